@@ -1,0 +1,80 @@
+"""An asyncio, event-driven monitor of libvirt hosts that keeps ``compute_nodes`` true.
+
+:class:`HostMonitor` watches one host; :class:`ComputeNodeWriter` writes what monitors find to
+the table ``compute_nodes``. Neither configures logging, installs a signal handler or leaves
+anything behind.
+"""
+
+from asynchost.database.settings import WriterSettings
+from asynchost.database.writer import ComputeNodeWriter
+from asynchost.errors import (
+    AmbiguousRowError,
+    AsynchostError,
+    CallTimeoutError,
+    ClosedError,
+    ConfigurationError,
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    FencedError,
+    HypervisorRefusedError,
+    HypervisorUnavailableError,
+    InvalidSettingError,
+    NotReadyError,
+    RowConflictError,
+    UnavailableError,
+)
+from asynchost.hypervisor.libvirt_errors import quiet_libvirt
+from asynchost.model import (
+    Cause,
+    Change,
+    DiskUsage,
+    DomainState,
+    Drift,
+    HostFacts,
+    HostSnapshot,
+    MonitorStatus,
+    Observation,
+    SnapshotSource,
+    Usage,
+    UsageDelta,
+)
+from asynchost.monitor import HostMonitor
+from asynchost.settings import MonitorSettings
+from asynchost.subscription import Subscription
+
+__all__ = [
+    "AmbiguousRowError",
+    "AsynchostError",
+    "CallTimeoutError",
+    "Cause",
+    "Change",
+    "ClosedError",
+    "ComputeNodeWriter",
+    "ConfigurationError",
+    "DatabaseRefusedError",
+    "DatabaseUnavailableError",
+    "DiskUsage",
+    "DomainState",
+    "Drift",
+    "FencedError",
+    "HostFacts",
+    "HostMonitor",
+    "HostSnapshot",
+    "HypervisorRefusedError",
+    "HypervisorUnavailableError",
+    "InvalidSettingError",
+    "MonitorSettings",
+    "MonitorStatus",
+    "NotReadyError",
+    "Observation",
+    "RowConflictError",
+    "SnapshotSource",
+    "Subscription",
+    "UnavailableError",
+    "Usage",
+    "UsageDelta",
+    "WriterSettings",
+    "quiet_libvirt",
+]
+
+__version__ = "0.1.0.dev0"

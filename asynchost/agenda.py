@@ -1,0 +1,144 @@
+"""Which domains are to be read next: a set of UUIDs, never a queue of values.
+
+Pure: time comes in as an argument. Memory: at most one entry of each kind per domain.
+
+This is the only place where events are merged, and they are merged only by being a set. A
+domain that is marked while it is being read is read once more afterwards, so that nothing is
+lost and no read is doubled: per domain there is at most one read under way and one waiting.
+"""
+
+import heapq
+from collections import OrderedDict
+from typing import NamedTuple
+
+from asynchost.model import Cause
+
+_VOID_LOOKS_ENDURED = 64
+
+
+class Mark(NamedTuple):
+    """Why a domain is to be read."""
+
+    cause: Cause
+    detail: str = ""
+
+
+class Agenda:
+    """Hands out the domains to read.
+
+    The caller takes a domain, reads it, and says :meth:`done`; in between the domain is *in
+    flight* and is not handed out again. A read that hangs therefore keeps its domain, and only
+    its domain, from being read again until the hung call has returned.
+    """
+
+    def __init__(self) -> None:
+        # Ordered dictionaries give up their oldest entry in constant time; plain ones do not.
+        self._urgent: OrderedDict[str, Mark] = OrderedDict()
+        self._background: OrderedDict[str, Mark] = OrderedDict()
+        self._in_flight: dict[str, Mark | None] = {}  # value: the mark that came meanwhile
+        self._look_at: dict[str, float] = {}
+        self._last_look: dict[str, float] = {}
+        self._looks: list[tuple[float, str]] = []  # a heap; entries not in _look_at are void
+
+    def __len__(self) -> int:
+        return len(self._urgent) + len(self._background) + len(self._in_flight)
+
+    def waits(self, background: bool) -> bool:
+        """Whether a domain waits: of those that events marked, or of the background's."""
+        return bool(self._background if background else self._urgent)
+
+    @property
+    def in_flight(self) -> int:
+        """How many domains were taken and are not done."""
+        return len(self._in_flight)
+
+    def mark(self, uuid: str, mark: Mark) -> None:
+        """The domain may have changed: read it. An event outranks an audit's mark."""
+        if uuid in self._in_flight:
+            waiting = self._in_flight[uuid]
+            if waiting is None or _outranks(mark, waiting):
+                self._in_flight[uuid] = mark
+        elif mark.cause in _BACKGROUND:
+            if uuid not in self._urgent:
+                self._background[uuid] = mark
+        else:
+            self._background.pop(uuid, None)
+            self._urgent[uuid] = mark
+
+    def look_again(self, uuid: str, at: float) -> None:
+        """Read the domain at the time ``at``.
+
+        Of several times the earliest counts, and then once more the latest: what asked for that
+        one may not have been true yet at the first.
+        """
+        self._last_look[uuid] = max(at, self._last_look.get(uuid, at))
+        if at < self._look_at.get(uuid, float("inf")):
+            self._look_at[uuid] = at
+            heapq.heappush(self._looks, (at, uuid))
+            if len(self._looks) > 2 * len(self._look_at) + _VOID_LOOKS_ENDURED:
+                self._looks = [(when, one) for one, when in self._look_at.items()]
+                heapq.heapify(self._looks)
+
+    @property
+    def next_look(self) -> float | None:
+        """When :meth:`wake` has something to do; None when nothing is planned."""
+        while self._looks:
+            at, uuid = self._looks[0]
+            if self._look_at.get(uuid) == at:
+                return at
+            heapq.heappop(self._looks)
+        return None
+
+    def wake(self, now: float) -> None:
+        """Mark every domain whose time to be looked at again has come."""
+        while (at := self.next_look) is not None and at <= now:
+            uuid = heapq.heappop(self._looks)[1]
+            del self._look_at[uuid]
+            last = self._last_look.pop(uuid)
+            if last > now:
+                self.look_again(uuid, last)
+            if uuid not in self._urgent:
+                self.mark(uuid, Mark(Cause.LOOK_AGAIN))
+
+    def take(self, background: bool) -> tuple[str, Mark] | None:
+        """The next domain to read, now in flight; None if there is none.
+
+        Events and look-agains mark one set, audits and resyncs the other; each is read in the
+        order of marking, and neither waits for the other.
+        """
+        marks = self._background if background else self._urgent
+        if not marks:
+            return None
+        uuid, mark = marks.popitem(last=False)
+        self._in_flight[uuid] = None
+        return uuid, mark
+
+    def put_back(self, uuid: str, mark: Mark) -> None:
+        """The domain was taken, and its read never began: it waits again, for ``mark``."""
+        waiting = self._in_flight.pop(uuid)
+        self.mark(uuid, mark)
+        if waiting is not None:
+            self.mark(uuid, waiting)
+
+    def done(self, uuid: str) -> None:
+        """The read returned. A mark that came meanwhile takes its place in the line."""
+        waiting = self._in_flight.pop(uuid, None)
+        if waiting is not None:
+            self.mark(uuid, waiting)
+
+    def reads_due(self, uuid: str) -> int:
+        """How many reads of the domain must still end until its marks are served: 0, 1 or 2."""
+        if uuid in self._in_flight:
+            return 1 if self._in_flight[uuid] is None else 2
+        return int(uuid in self._urgent or uuid in self._background)
+
+    def pending(self) -> set[str]:
+        """Every domain that is marked or in flight."""
+        return {*self._urgent, *self._background, *self._in_flight}
+
+
+_BACKGROUND = frozenset({Cause.AUDIT, Cause.RESYNC})
+
+
+def _outranks(new: Mark, old: Mark) -> bool:
+    return new.cause not in _BACKGROUND or old.cause in _BACKGROUND

@@ -1,0 +1,165 @@
+"""The one tree of errors.
+
+::
+
+    AsynchostError
+    ├── ConfigurationError          somebody must mend something; never retried at start
+    │   ├── InvalidSettingError     a value is out of range or malformed
+    │   ├── HypervisorRefusedError  libvirt knows no such URI, or denies access
+    │   ├── DatabaseRefusedError    password, database, table, column or grant is missing
+    │   ├── AmbiguousRowError       several live rows could be this host's
+    │   └── RowConflictError        two hosts of this process would share one row
+    ├── UnavailableError            gone for now: retried with backoff
+    │   ├── HypervisorUnavailableError
+    │   │   └── CallTimeoutError    a libvirt call outlived its deadline
+    │   └── DatabaseUnavailableError
+    ├── NotReadyError               no first resync yet, so no number to give
+    ├── FencedError                 another agent has claimed the host's row
+    └── ClosedError                 the monitor or writer was closed
+
+Whether an error is retryable is a property of its class. Errors hold their data and build
+their text; no text ever holds a password.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class AsynchostError(Exception):
+    """The base of every error that this package raises."""
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ConfigurationError(AsynchostError):
+    """Something that a person must mend."""
+
+
+class InvalidSettingError(ConfigurationError):
+    """A setting's value is out of range or malformed."""
+
+    def __init__(self, setting: str, value: object, expected: str) -> None:
+        super().__init__(f"{setting}: {value!r} is not usable: {expected}")
+        self.setting = setting
+        self.value = value
+        self.expected = expected
+
+
+class HypervisorRefusedError(ConfigurationError):
+    """libvirt will never open this URI as things stand."""
+
+    def __init__(self, uri: str, reason: str, remedy: str) -> None:
+        super().__init__(f"cannot open {uri!r}: {reason}; {remedy}")
+        self.uri = uri
+        self.reason = reason
+        self.remedy = remedy
+
+
+class DatabaseRefusedError(ConfigurationError):
+    """The database answers, and says no."""
+
+    def __init__(self, database: str, code: int | None, reason: str, remedy: str) -> None:
+        number = "" if code is None else f" (error {code})"
+        super().__init__(f"database {database}: {reason}{number}; {remedy}")
+        self.database = database
+        self.code = code
+        self.reason = reason
+        self.remedy = remedy
+
+
+class AmbiguousRowError(ConfigurationError):
+    """More than one live row carries the host's name."""
+
+    def __init__(self, hypervisor_hostname: str, rows: Sequence[tuple[int, int | None]]) -> None:
+        listed = ", ".join(f"id {row} with service_id {service}" for row, service in rows)
+        # Rows of one service cannot be told apart by it.
+        tells_apart = len({service for _, service in rows}) == len(rows)
+        choice = "say which one with --service-id, or " if tells_apart else ""
+        super().__init__(
+            f"several live rows are named {hypervisor_hostname!r} ({listed}); {choice}"
+            "soft-delete the others (UPDATE compute_nodes SET deleted = 1 WHERE id = …)"
+        )
+        self.hypervisor_hostname = hypervisor_hostname
+        self.rows = tuple(rows)
+
+
+class RowConflictError(ConfigurationError):
+    """Two hosts of one process would share one row."""
+
+    def __init__(self, hypervisor_hostname: str, hosts: Sequence[str]) -> None:
+        super().__init__(
+            f"{' and '.join(hosts)} would both write the row {hypervisor_hostname!r}; "
+            "give each its own name: --connect NAME=URI"
+        )
+        self.hypervisor_hostname = hypervisor_hostname
+        self.hosts = tuple(hosts)
+
+
+class UnavailableError(AsynchostError):
+    """A server is not there at the moment."""
+
+    retryable = True
+
+
+class HypervisorUnavailableError(UnavailableError):
+    """libvirt cannot be reached, or the connection died."""
+
+    def __init__(self, uri: str, reason: str) -> None:
+        super().__init__(f"{uri}: {reason}")
+        self.uri = uri
+        self.reason = reason
+
+
+class CallTimeoutError(HypervisorUnavailableError):
+    """A libvirt call did not return within its deadline; its thread was abandoned."""
+
+    def __init__(self, uri: str, call: str, deadline_seconds: float) -> None:
+        super().__init__(uri, f"{call} did not answer within {deadline_seconds:g} s")
+        self.call = call
+        self.deadline_seconds = deadline_seconds
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """The database cannot be reached, or cannot take the statement now."""
+
+    def __init__(self, database: str, code: int | None, reason: str) -> None:
+        number = "" if code is None else f" (error {code})"
+        super().__init__(f"database {database}: {reason}{number}")
+        self.database = database
+        self.code = code
+        self.reason = reason
+
+
+class NotReadyError(AsynchostError):
+    """The host's first resync is not complete: there is no number to give yet."""
+
+    retryable = True
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"{host}: no totals before the first resync; await monitor.ready() first")
+        self.host = host
+
+
+class FencedError(AsynchostError):
+    """Another agent has claimed the host's row; this one no longer writes it."""
+
+    def __init__(self, hypervisor_hostname: str, owner: str, term: int) -> None:
+        super().__init__(
+            f"the row of {hypervisor_hostname!r} was claimed by {owner} (term {term}); "
+            "this agent no longer writes it"
+        )
+        self.hypervisor_hostname = hypervisor_hostname
+        self.owner = owner
+        self.term = term
+
+
+class ClosedError(AsynchostError):
+    """The object was closed, or never entered."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is closed")
+        self.what = what

@@ -1,0 +1,340 @@
+"""Everything known of one host, moved one synchronous step at a time.
+
+It is what a source tells its findings to, and what subscribers, the writer and the status read.
+No loop, no libvirt, no database; time comes in as a function. Memory: the ledger's, one entry
+per domain that cannot be read, and the subscribers' bounded backlogs.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from asynchost.accounting import Accounting, is_known_state
+from asynchost.agenda import Mark
+from asynchost.errors import AsynchostError, NotReadyError
+from asynchost.ledger import Ledger, Move
+from asynchost.model import (
+    Cause,
+    Change,
+    DiskUsage,
+    Drift,
+    HostFacts,
+    HostSnapshot,
+    MonitorStatus,
+    Observation,
+    Usage,
+)
+
+_LIKELY_CAUSE = {
+    "active": "its start or end came without an event, or the event was lost",
+    "vcpus": "libvirt sends no event when vCPUs of a running domain change",
+    "memory_kib": "its memory changed without an event",
+    "at_work": "libvirt sends no event when this work begins or ends",
+}
+
+
+class HostState:
+    """The state of one host: ledger, freshness, facts, disk, and who wants to know.
+
+    ``clock`` returns seconds that only grow; ``log`` is a structlog logger bound to the host.
+    """
+
+    def __init__(self, host: str, name: str | None, clock: Callable[[], float], log: Any) -> None:
+        self.host = host
+        self._name = name
+        self._clock = clock
+        self._log = log
+        self._ledger: Ledger | None = None
+        self._accounting: Accounting | None = None
+        self._ready = False
+        self._fresh = False
+        self._stale_since: float | None = None
+        self._generation = 0
+        self._facts: HostFacts | None = None
+        self._disk: DiskUsage | None = None
+        self._disk_settled = False
+        self._disk_reason: str | None = None
+        self._unreadable: dict[str, str] = {}
+        self._unknown_states: set[int] = set()
+        self._missing_events: dict[str, None] = {}
+        self._events = self._resyncs = self._audits = self._drift = 0
+        self._down_reason: str | None = None
+        self._listeners: dict[object, Callable[[], None]] = {}
+        self._on_change: list[Callable[[Change], None]] = []
+        self._on_drift: list[Callable[[Drift], None]] = []
+
+    # -- what is read --------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether the first resync is complete."""
+        return self._ready
+
+    @property
+    def usage(self) -> Usage:
+        """The totals; frozen while stale. Raises :class:`NotReadyError` before there are any."""
+        if not self._ready or self._ledger is None:
+            raise NotReadyError(self.host)
+        return self._ledger.usage
+
+    @property
+    def facts(self) -> HostFacts | None:
+        """What the host is; None until its capabilities came."""
+        return self._facts
+
+    @property
+    def disk(self) -> DiskUsage | None:
+        """The disk's last known figures; None where they never were known."""
+        return self._disk
+
+    @property
+    def stale_seconds(self) -> float | None:
+        """The age of frozen totals; None while they are kept, and before there are any."""
+        return None if self._stale_since is None else self._clock() - self._stale_since
+
+    def snapshot(self) -> HostSnapshot:
+        """Everything at this moment."""
+        return HostSnapshot(
+            host=self.host,
+            name=self._name,
+            generation=self._generation,
+            fresh=self._fresh,
+            stale_seconds=self.stale_seconds,
+            usage=self.usage if self._ready else None,
+            facts=self._facts,
+            disk=self._disk,
+            disk_settled=self._disk_settled,
+            stuck=frozenset(self._unreadable),
+        )
+
+    def status(self) -> MonitorStatus:
+        """How the monitoring goes."""
+        return MonitorStatus(
+            host=self.host,
+            ready=self._ready,
+            fresh=self._fresh,
+            stale_seconds=self.stale_seconds,
+            generation=self._generation,
+            unreadable=dict(self._unreadable),
+            events=self._events,
+            resyncs=self._resyncs,
+            audits=self._audits,
+            drift=self._drift,
+            missing_events=tuple(self._missing_events),
+        )
+
+    # -- who wants to know ---------------------------------------------------------------------
+
+    def add_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` whenever :meth:`snapshot` would differ; returns what removes it."""
+        key = object()
+        self._listeners[key] = listener
+        return lambda: self._listeners.pop(key, None) and None
+
+    def on_change(self, receive: Callable[[Change], None]) -> None:
+        """Give ``receive`` every change of the totals."""
+        self._on_change.append(receive)
+
+    def on_drift(self, receive: Callable[[Drift], None]) -> Callable[[], None]:
+        """Give ``receive`` every correction of an audit; returns what removes it."""
+        self._on_drift.append(receive)
+        return lambda: self._on_drift.remove(receive)
+
+    def _notify(self) -> None:
+        for listener in list(self._listeners.values()):
+            listener()
+
+    # -- what a source tells -------------------------------------------------------------------
+
+    def connected(self, generation: int, hypervisor_type: str) -> None:
+        """A connection is open: from here the host's kind is known, and so what counts."""
+        self._generation = generation
+        self._down_reason = None
+        self._accounting = Accounting(hypervisor_type)
+        self._log.info("connected", generation=generation, hypervisor_type=hypervisor_type)
+        self._notify()
+
+    def event_missing(self, name: str) -> None:
+        """An event does not exist here."""
+        if name not in self._missing_events:
+            self._missing_events[name] = None
+            self._log.warning("event not available, the audit stands in", event_id=name)
+
+    def disconnected(self, error: AsynchostError) -> None:
+        """The totals freeze; their age counts from now. Said once for each reason."""
+        if self._fresh:
+            self._fresh = False
+            self._stale_since = self._clock()
+            self._log.warning("connection lost, totals frozen", reason=error.message)
+            self._down_reason = error.message
+            self._notify()
+        elif error.message != self._down_reason:
+            self._down_reason = error.message
+            self._log.warning("not connected, trying again", reason=error.message)
+
+    def stopped(self) -> None:
+        """The monitor was closed: what is known stays readable, and grows old."""
+        if self._fresh:
+            self._fresh = False
+            self._stale_since = self._clock()
+            self._notify()
+
+    def event_received(self) -> None:
+        """One more event; the read it causes tells what it did."""
+        self._events += 1
+
+    def audited(self) -> None:
+        """One more complete audit."""
+        self._audits += 1
+
+    def known_uuids(self) -> Iterable[str]:
+        """The domains that are counted now."""
+        return () if self._ledger is None else tuple(self._ledger.uuids)
+
+    def resynced(self, observations: Iterable[Observation], unread: frozenset[str]) -> None:
+        """A full listing takes the place of all records, and the totals are fresh."""
+        ledger = self._ledger_in_use()
+        before = ledger.usage
+        listed = list(observations)
+        for observation in listed:
+            self._look_at_state(observation.state)
+        ledger.replace(listed, keep=unread)
+        self._unreadable = {
+            uuid: self._unreadable.get(uuid, "it could not be read") for uuid in unread
+        }
+        self._resyncs += 1
+        was_ready, self._ready = self._ready, True
+        self._fresh, self._stale_since = True, None
+        self._log.info(
+            "totals ready", generation=self._generation, unread=len(unread), **_shown(ledger.usage)
+        )
+        if was_ready and before != ledger.usage:
+            self._publish(before, Cause.RESYNC, "reconnected")
+        self._notify()
+
+    def observed(self, observation: Observation, mark: Mark) -> None:
+        """One domain was read: its record is replaced, and the totals move by the difference."""
+        self._look_at_state(observation.state)
+        ledger = self._ledger_in_use()
+        before = ledger.usage
+        move = ledger.apply(observation)
+        self._moved(before, move, mark, observation.uuid, observation.name)
+
+    def gone(self, uuid: str, mark: Mark) -> None:
+        """libvirt knows the domain no more."""
+        ledger = self._ledger_in_use()
+        record = ledger.record(uuid)
+        name = "" if record is None else record.observation.name
+        before = ledger.usage
+        move = ledger.remove(uuid)
+        self._moved(before, move, mark, uuid, name)
+
+    def unreadable(self, uuid: str, reason: str, *, stuck: bool) -> None:
+        """A domain could not be read; its last record stands."""
+        if self._unreadable.get(uuid) != reason:
+            self._unreadable[uuid] = reason
+            self._log.warning(
+                "domain cannot be read, its last record stands",
+                uuid=uuid,
+                reason=reason,
+                stuck=stuck,
+            )
+            self._notify()
+
+    def facts_read(self, facts: HostFacts) -> None:
+        """The host's own figures. The name that a monitor began with is kept."""
+        if self._name is None:
+            self._name = facts.hostname
+        elif self._facts is not None and facts.hostname != self._facts.hostname:
+            self._log.warning(
+                "the host reports another name, which is not followed",
+                name=self._name,
+                reported=facts.hostname,
+            )
+        self._facts = facts
+        self._log.info(
+            "host facts read", name=self._name, vcpus=facts.vcpus, memory_mb=facts.memory_mb
+        )
+        self._notify()
+
+    def disk_read(self, disk: DiskUsage | None, reason: str | None) -> None:
+        """The disk's figures; what was known once is kept when a later reading fails."""
+        if reason is not None and reason != self._disk_reason:
+            self._log.warning("disk not known", reason=reason, kept=self._disk is not None)
+        self._disk_reason = reason
+        settled, self._disk_settled = self._disk_settled, True
+        if not settled or (disk is not None and disk != self._disk):
+            self._disk = disk
+            self._notify()
+
+    # -- how the totals move -------------------------------------------------------------------
+
+    def _ledger_in_use(self) -> Ledger:
+        if self._accounting is None:
+            raise RuntimeError("nothing can be observed before a connection is open")
+        if self._ledger is None:
+            self._ledger = Ledger(self._accounting)
+        return self._ledger
+
+    def _look_at_state(self, state: int) -> None:
+        if not is_known_state(state) and state not in self._unknown_states:
+            self._unknown_states.add(state)
+            self._log.warning("unknown domain state counts as active", state=state)
+
+    def _moved(self, before: Usage, move: Move, mark: Mark, uuid: str, name: str) -> None:
+        self._log.debug(
+            "domain read",
+            uuid=uuid,
+            domain=name,
+            cause=mark.cause.value,
+            detail=mark.detail,
+            before=_short(move.before),
+            after=_short(move.after),
+        )
+        if mark.cause is Cause.AUDIT:
+            for field, old, new in move.corrections():
+                self._drifted(uuid, name, field, old, new)
+        readable_again = self._unreadable.pop(uuid, None) is not None
+        moved = before != self._ledger_in_use().usage
+        if moved and self._ready:
+            self._publish(before, mark.cause, mark.detail, uuid, name)
+        if moved or readable_again:
+            self._notify()
+
+    def _drifted(self, uuid: str, name: str, field: str, old: int, new: int) -> None:
+        self._drift += 1
+        drift = Drift(self.host, uuid, name, field, old, new, _LIKELY_CAUSE[field])
+        self._log.info(
+            "drift corrected",
+            uuid=uuid,
+            domain=name,
+            field=field,
+            before=old,
+            after=new,
+            likely_cause=drift.likely_cause,
+        )
+        for receive in list(self._on_drift):
+            receive(drift)
+
+    def _publish(
+        self,
+        before: Usage,
+        cause: Cause,
+        detail: str,
+        uuid: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        change = Change(self.host, self._generation, before, self.usage, cause, detail, uuid, name)
+        for receive in list(self._on_change):
+            receive(change)
+
+
+def _shown(usage: Usage) -> dict[str, int]:
+    return {
+        "vcpus_used": usage.vcpus_used,
+        "memory_mb_used": usage.memory_mb_used,
+        "running_vms": usage.running_vms,
+    }
+
+
+def _short(cost: Usage) -> str:
+    return f"{cost.vcpus_used} vCPU {cost.memory_kib_used} KiB"

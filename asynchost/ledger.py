@@ -1,0 +1,116 @@
+"""The record of the last observation of each counted domain of a host, and the totals.
+
+Pure: no clock, no loop, no libvirt. Memory: one record per domain that costs something;
+domains that cost nothing are not kept, so a host's thousand defined guests weigh nothing.
+
+The totals move by the difference between a domain's old record and its new one, and always
+equal a recount of the records. An event never carries a number in: whoever holds a newer
+observation replaces the record, so that duplicates, reorderings and late events are harmless.
+"""
+
+from collections.abc import Iterable, KeysView
+from typing import NamedTuple
+
+from asynchost.accounting import NOTHING, Accounting
+from asynchost.model import Observation, Usage
+
+
+class Record(NamedTuple):
+    """The last observation of a domain, and what it adds to the totals."""
+
+    observation: Observation
+    cost: Usage
+
+
+class Move(NamedTuple):
+    """What one application did to one domain's cost."""
+
+    before: Usage
+    after: Usage
+
+    def corrections(self) -> list[tuple[str, int, int]]:
+        """The fields that differ, as (field, before, after).
+
+        A domain that came or went is one correction, ``active``; its vCPUs and memory only
+        follow.
+        """
+        before, after = self
+        if before.running_vms != after.running_vms:
+            return [("active", before.running_vms, after.running_vms)]
+        found = []
+        if before.vcpus_used != after.vcpus_used:
+            found.append(("vcpus", before.vcpus_used, after.vcpus_used))
+        if before.memory_kib_used != after.memory_kib_used:
+            found.append(("memory_kib", before.memory_kib_used, after.memory_kib_used))
+        if before.current_workload != after.current_workload:
+            found.append(("at_work", before.current_workload, after.current_workload))
+        return found
+
+
+class Ledger:
+    """Records per UUID, and the totals over them."""
+
+    __slots__ = ("_accounting", "_records", "_usage")
+
+    def __init__(self, accounting: Accounting) -> None:
+        self._accounting = accounting
+        self._records: dict[str, Record] = {}
+        self._usage = NOTHING
+
+    @property
+    def usage(self) -> Usage:
+        """The totals now."""
+        return self._usage
+
+    @property
+    def uuids(self) -> KeysView[str]:
+        """The counted domains: a live view."""
+        return self._records.keys()
+
+    def record(self, uuid: str) -> Record | None:
+        """The domain's record; None for one that costs nothing or is not known."""
+        return self._records.get(uuid)
+
+    def apply(self, observation: Observation) -> Move:
+        """Replace the domain's record by a newer observation."""
+        cost = self._accounting.cost(observation)
+        if cost == NOTHING:
+            return self.remove(observation.uuid)
+        before = self._records.get(observation.uuid)
+        self._records[observation.uuid] = Record(observation, cost)
+        return self._move(NOTHING if before is None else before.cost, cost)
+
+    def remove(self, uuid: str) -> Move:
+        """The domain is gone. Removing one that is not there changes nothing."""
+        before = self._records.pop(uuid, None)
+        return self._move(NOTHING if before is None else before.cost, NOTHING)
+
+    def replace(self, observations: Iterable[Observation], keep: Iterable[str] = ()) -> None:
+        """Put a full listing in place of all records.
+
+        ``keep`` names domains that were listed but could not be read: they keep their last
+        record, and one that never had a record adds nothing, since a guess is never counted.
+        """
+        kept = [record for uuid in keep if (record := self._records.get(uuid)) is not None]
+        fresh = Ledger(self._accounting)
+        for record in kept:
+            fresh.apply(record.observation)
+        for observation in observations:
+            fresh.apply(observation)
+        self._records, self._usage = fresh._records, fresh._usage
+
+    def recount(self) -> Usage:
+        """The totals summed anew from all records: equal to :attr:`usage`, always."""
+        costs = [record.cost for record in self._records.values()]
+        return Usage(*(sum(column) for column in zip(NOTHING, *costs, strict=True)))
+
+    def _move(self, before: Usage, after: Usage) -> Move:
+        if before != after:
+            total = self._usage
+            self._usage = Usage(
+                total.vcpus_used + after.vcpus_used - before.vcpus_used,
+                total.memory_kib_used + after.memory_kib_used - before.memory_kib_used,
+                total.running_vms + after.running_vms - before.running_vms,
+                total.current_workload + after.current_workload - before.current_workload,
+            )
+        return Move(before, after)

@@ -1,0 +1,249 @@
+"""The records that travel between the parts: frozen values, nothing that acts.
+
+May live here: what was observed, what it adds up to, what changed, what a host is.
+Must not: libvirt, SQL, a clock, an event loop. Every record is immutable, so it can be
+handed to any subscriber or thread without a copy. Memory is bounded by whoever keeps them.
+
+Units: memory of domains in KiB (libvirt's unit; sums are floored to MiB once, when a row
+is made), host memory in MiB, disk in bytes until a row is made.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Any, NamedTuple, Protocol
+
+KIB_PER_MIB = 1024
+BYTES_PER_GIB = 1024**3
+
+
+class DomainState(IntEnum):
+    """The values of libvirt's ``virDomainState``, kept here so that the core needs no libvirt."""
+
+    NOSTATE = 0
+    RUNNING = 1
+    BLOCKED = 2
+    PAUSED = 3
+    SHUTDOWN = 4
+    SHUTOFF = 5
+    CRASHED = 6
+    PMSUSPENDED = 7
+
+
+class Cause(StrEnum):
+    """Why a domain was read, and so why totals moved."""
+
+    RESYNC = "resync"
+    """A full listing after a (re)connect replaced the ledger."""
+    EVENT = "event"
+    """libvirt said that something happened to the domain."""
+    LOOK_AGAIN = "look-again"
+    """A second read of a domain whose event can come before its number."""
+    AUDIT = "audit"
+    """The periodic recount; what it corrects is drift."""
+
+
+class Observation(NamedTuple):
+    """What one read of one domain returned.
+
+    ``state`` is libvirt's number, also one that this version does not know. ``active`` is
+    ``virDomainIsActive``'s answer where the state alone does not tell (CRASHED), else None.
+    ``reason`` is ``virDomainGetState``'s second number, or 0 when it was not asked for.
+    ``domain_id`` is the running domain's number, -1 for an inactive one.
+    """
+
+    uuid: str
+    name: str
+    domain_id: int
+    state: int
+    reason: int
+    active: bool | None
+    vcpus: int
+    memory_kib: int
+    max_memory_kib: int
+
+
+class Usage(NamedTuple):
+    """What is used on a host: sums over its counted domains."""
+
+    vcpus_used: int = 0
+    memory_kib_used: int = 0
+    running_vms: int = 0
+    current_workload: int = 0
+
+    @property
+    def memory_mb_used(self) -> int:
+        """The memory in MiB, floored once over the whole sum."""
+        return self.memory_kib_used // KIB_PER_MIB
+
+    def minus(self, other: "Usage") -> "UsageDelta":
+        """The difference ``self - other``, field by field."""
+        return UsageDelta(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class UsageDelta(NamedTuple):
+    """A difference of two usages. Memory stays in KiB: flooring a difference would lie."""
+
+    vcpus_used: int = 0
+    memory_kib_used: int = 0
+    running_vms: int = 0
+    current_workload: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A difference in a host's totals.
+
+    Consecutive changes of one subscription always chain: ``before`` is the ``after`` of the
+    one delivered last, also across a reconnect and across a backlog that was folded.
+    """
+
+    host: str
+    """The host's name: the one given to the monitor, else its URI."""
+    generation: int
+    """The number of the libvirt connection in this process, from 1."""
+    before: Usage
+    after: Usage
+    cause: Cause
+    detail: str = ""
+    """libvirt's word for it, such as ``lifecycle started``."""
+    uuid: str | None = None
+    """The domain that moved the totals; None when it was more than one (resync, folded)."""
+    domain_name: str | None = None
+    """The domain's name as libvirt has it: text from outside, escape it wherever it is shown."""
+    folded: int = 1
+    """How many changes this one stands for: more than 1 where a slow subscriber's backlog was
+    folded into one, so that no difference is lost, only the steps between."""
+
+    @property
+    def delta(self) -> UsageDelta:
+        """``after - before``, field by field."""
+        return self.after.minus(self.before)
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One correction that an audit made: the ledger said one thing, the domain another."""
+
+    host: str
+    uuid: str
+    domain_name: str
+    field: str
+    """``active``, ``vcpus``, ``memory_kib`` or ``at_work``."""
+    before: int
+    after: int
+    likely_cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What a host is, apart from its use."""
+
+    hostname: str
+    hypervisor_type: str
+    hypervisor_version: int
+    """libvirt's integer, 1,000,000 times major plus 1,000 times minor plus release."""
+    vcpus: int
+    """Physical CPUs."""
+    memory_mb: int
+    cpu_info: Mapping[str, Any]
+    """``arch``, ``model``, ``vendor``, ``topology`` (``cells``, ``sockets``, ``cores``,
+    ``threads``) and ``features`` (sorted names): all five always there, unknown ones None."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskUsage:
+    """The space that holds the instances, in bytes. Unknown is None, never zero."""
+
+    total_bytes: int
+    used_bytes: int
+    available_least_bytes: int | None = None
+
+    @property
+    def local_gb(self) -> int:
+        """Size in GiB, floored."""
+        return self.total_bytes // BYTES_PER_GIB
+
+    @property
+    def local_gb_used(self) -> int:
+        """Used space in GiB, floored."""
+        return self.used_bytes // BYTES_PER_GIB
+
+    @property
+    def free_disk_gb(self) -> int:
+        """``local_gb - local_gb_used``, so that the three columns always agree."""
+        return self.local_gb - self.local_gb_used
+
+
+@dataclass(frozen=True, slots=True)
+class HostSnapshot:
+    """Everything known of one host at one moment: what a row is made from.
+
+    ``usage`` is None before the first resync. ``facts`` is None until the capabilities came.
+    ``disk_settled`` says that the first disk reading has ended, with a value or without.
+    """
+
+    host: str
+    name: str | None
+    """The row's ``hypervisor_hostname``: the name given, else the one libvirt reported first."""
+    generation: int = 0
+    fresh: bool = False
+    stale_seconds: float | None = None
+    usage: Usage | None = None
+    facts: HostFacts | None = None
+    disk: DiskUsage | None = None
+    disk_settled: bool = False
+    stuck: frozenset[str] = field(default_factory=frozenset)
+    """UUIDs of the domains that could not be read; their last record is what counts."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether a row may be made from it: kept up to date and complete."""
+        return (
+            self.fresh
+            and self.usage is not None
+            and self.facts is not None
+            and self.name is not None
+            and self.disk_settled
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorStatus:
+    """How a monitor is doing: what is kept, since when, and what it cost."""
+
+    host: str
+    ready: bool
+    """Whether there are totals: the first resync is complete."""
+    fresh: bool
+    stale_seconds: float | None
+    """How old the frozen totals are; None while fresh, and before there are any."""
+    generation: int
+    unreadable: Mapping[str, str]
+    """The domains that could not be read, by UUID, each with the reason. Their last record is
+    what counts; one that was never read adds nothing."""
+    events: int
+    """Domain events received."""
+    resyncs: int
+    audits: int
+    drift: int
+    """Corrections that audits made."""
+    missing_events: tuple[str, ...]
+    """Events that this libvirt or driver does not have; the audit stands in for them."""
+
+
+class SnapshotSource(Protocol):
+    """What a writer needs of a monitor: the newest state on demand, and a nudge when it moved."""
+
+    @property
+    def host(self) -> str:
+        """The host's name for logs, unique in the process."""
+
+    def snapshot(self) -> HostSnapshot:
+        """The state now. Cheap; called at the moment of writing."""
+
+    def add_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` on the loop whenever :meth:`snapshot` would differ.
+
+        Returns the function that removes it. A listener must not raise and must not wait.
+        """

@@ -1,0 +1,66 @@
+"""What can be set about a monitor, with the reason for each default.
+
+Pure. Settings are checked when they are made, so that a wrong one is named before anything
+has been opened.
+"""
+
+from dataclasses import dataclass
+from math import isfinite
+
+from asynchost.errors import InvalidSettingError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorSettings:
+    """How one host is watched. Times are in seconds."""
+
+    audit_interval_seconds: float = 60.0
+    """How long a change that libvirt sends no event for may go unseen: every active domain is
+    read once in each interval, the reads spread over it. A minute is what pollers take. 0 turns
+    the periodic audit off: only the listings at each connect and :meth:`audit` remain."""
+    call_deadline_seconds: float = 5.0
+    """After this a read is given up and its domain called stuck. Healthy ones take 0.2 ms."""
+    listing_deadline_seconds: float = 30.0
+    """For listings, opening and capabilities, which a busy host answers in many seconds."""
+    keepalive_interval_seconds: int = 5
+    """A daemon that hangs is noticed after interval times (count + 1)."""
+    keepalive_count: int = 3
+    look_again_seconds: float = 1.0
+    """When to read again after an event that can come before its number: twice the longest
+    delay that was seen."""
+    second_resync_seconds: float = 5.0
+    """When to read all domains once more after a connect, for those that were just starting or
+    ending while libvirtd was away. 0 turns it off."""
+    disk_interval_seconds: float = 60.0
+    """How often the disk's figures are read, apart from starts and stops of domains."""
+    instances_path: str | None = None
+    """The folder that holds the instances, whose file system is what ``local_gb`` means. None:
+    Nova's if it exists, else libvirt's image folder."""
+    read_write: bool = False
+    """Open a read-write connection. Nothing here needs one, so the default is the least right."""
+
+    def __post_init__(self) -> None:
+        for name in ("audit_interval_seconds", "second_resync_seconds"):
+            self._check(name, zero="0 for never, or seconds above 0")
+        for name in (
+            "call_deadline_seconds",
+            "listing_deadline_seconds",
+            "keepalive_interval_seconds",
+            "keepalive_count",
+            "look_again_seconds",
+            "disk_interval_seconds",
+        ):
+            self._check(name, zero=None)
+        for name in ("keepalive_interval_seconds", "keepalive_count"):
+            if not isinstance(getattr(self, name), int):
+                raise InvalidSettingError(name, getattr(self, name), "give a whole number above 0")
+        if self.instances_path is not None and not self.instances_path.startswith("/"):
+            raise InvalidSettingError("instances_path", self.instances_path, "give a full path")
+
+    def _check(self, name: str, zero: str | None) -> None:
+        value = getattr(self, name)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not isfinite(value) or value < 0:
+            raise InvalidSettingError(name, value, zero or "give a number above 0")
+        if value == 0 and zero is None:
+            raise InvalidSettingError(name, value, "give a number above 0")

@@ -1,0 +1,128 @@
+"""The records: their units, their differences, and what can be made of them."""
+
+from dataclasses import FrozenInstanceError
+
+import libvirt
+import pytest
+from hypothesis import given
+
+from asynchost.model import (
+    BYTES_PER_GIB,
+    Cause,
+    Change,
+    DiskUsage,
+    DomainState,
+    HostFacts,
+    HostSnapshot,
+    Usage,
+    UsageDelta,
+)
+from tests.support.strategies import usages
+
+FACTS = HostFacts("node-1", "QEMU", 7_002_022, 8, 16_000, {})
+
+
+def snapshot(**given: object) -> HostSnapshot:
+    """A complete and fresh snapshot, but for what is given."""
+    complete: dict[str, object] = {
+        "host": "qemu:///system",
+        "name": "node-1",
+        "fresh": True,
+        "usage": Usage(),
+        "facts": FACTS,
+        "disk_settled": True,
+    }
+    return HostSnapshot(**(complete | given))  # type: ignore[arg-type]
+
+
+def test_domain_states_are_those_of_libvirt() -> None:
+    """The core's copy of virDomainState has libvirt's names and numbers."""
+    theirs = {
+        name.removeprefix("VIR_DOMAIN_"): value
+        for name, value in vars(libvirt).items()
+        if name.removeprefix("VIR_DOMAIN_") in DomainState.__members__
+    }
+    assert {state.name: state.value for state in DomainState} == theirs
+
+
+@pytest.mark.parametrize(
+    ("memory_kib", "memory_mb"), [(0, 0), (1023, 0), (1024, 1), (2047, 1), (3 * 512, 1)]
+)
+def test_usage_memory_mb_is_floored_once(memory_kib: int, memory_mb: int) -> None:
+    """Two halves of a MiB are one: the sum is floored, not its parts."""
+    assert Usage(memory_kib_used=memory_kib).memory_mb_used == memory_mb
+
+
+def test_usage_minus_subtracts_each_field_and_keeps_kib() -> None:
+    """A difference keeps its sign and its unit."""
+    difference = Usage(4, 1024, 2, 0).minus(Usage(1, 1025, 2, 1))
+    assert difference == UsageDelta(3, -1, 0, -1)
+
+
+@given(usages, usages)
+def test_change_delta_leads_from_before_to_after(before: Usage, after: Usage) -> None:
+    """``before`` plus ``delta`` is ``after``, in every field."""
+    delta = Change("host", 1, before, after, Cause.EVENT).delta
+    assert tuple(a + b for a, b in zip(before, delta, strict=True)) == after
+
+
+def test_cause_reads_as_its_word() -> None:
+    """A cause can be logged and compared as plain text."""
+    assert [str(cause) for cause in Cause] == ["resync", "event", "look-again", "audit"]
+
+
+def test_disk_figures_are_floored_and_agree() -> None:
+    """``free_disk_gb`` is the difference of the other two columns, not of the bytes."""
+    disk = DiskUsage(total_bytes=10 * BYTES_PER_GIB - 1, used_bytes=3 * BYTES_PER_GIB - 1)
+    assert (disk.local_gb, disk.local_gb_used, disk.free_disk_gb) == (9, 2, 7)
+    assert disk.available_least_bytes is None
+
+
+def test_snapshot_is_writable_when_fresh_and_complete() -> None:
+    """A row needs totals, facts, a name and the first look at the disk; not the disk itself."""
+    assert snapshot().writable
+    assert snapshot().disk is None
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        {"fresh": False},
+        {"usage": None},
+        {"facts": None},
+        {"name": None},
+        {"disk_settled": False},
+    ],
+    ids=lambda missing: next(iter(missing)),
+)
+def test_snapshot_is_not_writable_while_something_is_unknown(missing: dict[str, object]) -> None:
+    """Unknown is never zero: no row is made from a part."""
+    assert not snapshot(**missing).writable
+
+
+def test_snapshot_begins_with_nothing_known() -> None:
+    """The defaults claim nothing."""
+    nothing = HostSnapshot("host", None)
+    assert (nothing.usage, nothing.facts, nothing.disk, nothing.stuck) == (
+        None,
+        None,
+        None,
+        frozenset(),
+    )
+    assert not nothing.writable
+
+
+@pytest.mark.parametrize(
+    ("record", "field"),
+    [
+        (FACTS, "vcpus"),
+        (DiskUsage(1, 1), "used_bytes"),
+        (snapshot(), "usage"),
+        (Change("host", 1, Usage(), Usage(), Cause.EVENT), "after"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_records_cannot_be_changed(record: object, field: str) -> None:
+    """What was handed to a subscriber stays what it was."""
+    with pytest.raises(FrozenInstanceError):
+        setattr(record, field, None)

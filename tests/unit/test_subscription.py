@@ -1,0 +1,199 @@
+"""A subscription: bounded, safe to cancel, and never a difference lost."""
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asynchost.model import Cause, Change, Usage
+from asynchost.subscription import DEFAULT_LIMIT, Subscription
+from tests.support.strategies import chained_changes
+
+
+def change(number: int) -> Change:
+    """The step from ``number`` vCPUs to one more."""
+    return Change(
+        "host", 1, Usage(number), Usage(number + 1), Cause.EVENT, f"{number}", f"{number}"
+    )
+
+
+def subscription(limit: int = DEFAULT_LIMIT) -> Subscription:
+    """One that nobody keeps a list of."""
+    return Subscription(lambda _: None, limit)
+
+
+async def rest_of(changes: Subscription) -> list[Change]:
+    """Everything up to the end, which must have come."""
+    changes.end()
+    return [one async for one in changes]
+
+
+async def blocked(task: asyncio.Task[Change]) -> None:
+    """Let a task run until it waits."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not task.done()
+
+
+@given(chained_changes(), st.integers(1, 5), st.lists(st.booleans(), min_size=40, max_size=40))
+def test_whatever_is_folded_the_changes_chain_and_add_up(
+    pushed: list[Change], limit: int, reads: list[bool]
+) -> None:
+    """Each begins where the last one ended, the first and the last totals are the monitor's, the
+    backlog never exceeds its limit, and every change is counted, as itself or as folded."""
+
+    async def follow() -> None:
+        changes = subscription(limit)
+        backlog, delivered = 0, []
+        for one, read in zip(pushed, reads, strict=False):
+            changes.push(one)
+            backlog = 1 if backlog >= limit else backlog + 1
+            if read:
+                delivered.append(await anext(changes))
+                backlog -= 1
+        remaining = await rest_of(changes)
+        assert len(remaining) == backlog <= limit
+        delivered += remaining
+        for earlier, later in pairwise(delivered):
+            assert earlier.after == later.before
+        assert [one.before for one in delivered[:1]] == [one.before for one in pushed[:1]]
+        assert [one.after for one in delivered[-1:]] == [one.after for one in pushed[-1:]]
+        assert sum(one.folded for one in delivered) == len(pushed)
+        assert len(delivered) + changes.folded == len(pushed)
+
+    asyncio.run(follow())
+
+
+async def test_changes_come_in_order_and_unchanged() -> None:
+    """A subscriber that keeps up loses nothing, not a step and not a detail."""
+    changes = subscription()
+    pushed = [change(number) for number in range(5)]
+    for one in pushed:
+        changes.push(one)
+    assert await rest_of(changes) == pushed
+    assert changes.folded == 0
+
+
+async def test_a_full_backlog_is_folded_into_one_change() -> None:
+    """From the oldest before to the newest after, with the newest cause; no domain is named."""
+    changes = subscription(limit=3)
+    for number in range(4):
+        changes.push(change(number))
+    folded = Change("host", 1, Usage(0), Usage(4), Cause.EVENT, "3", folded=4)
+    assert await rest_of(changes) == [folded]
+    assert changes.folded == 3
+
+
+async def test_a_folded_change_can_be_folded_again() -> None:
+    """It stands for as many changes as both together."""
+    changes = subscription(limit=1)
+    for number in range(10):
+        changes.push(change(number))
+    (only,) = await rest_of(changes)
+    assert (only.before, only.after, only.folded) == (Usage(0), Usage(10), 10)
+    assert changes.folded == 9
+
+
+async def test_the_default_limit_holds() -> None:
+    """A subscriber that never reads keeps a bounded backlog."""
+    changes = subscription()
+    for number in range(2 * DEFAULT_LIMIT + 1):
+        changes.push(change(number))
+        assert changes.folded in (0, DEFAULT_LIMIT, 2 * DEFAULT_LIMIT)
+    remaining = await rest_of(changes)
+    assert sum(one.folded for one in remaining) == 2 * DEFAULT_LIMIT + 1
+    assert len(remaining) <= DEFAULT_LIMIT
+
+
+async def test_a_waiting_subscriber_is_woken() -> None:
+    """It sleeps until there is something."""
+    changes = subscription()
+    waiting = asyncio.create_task(anext(changes))
+    await blocked(waiting)
+    changes.push(change(0))
+    assert await waiting == change(0)
+
+
+@pytest.mark.parametrize("already_there", [True, False])
+async def test_a_cancelled_wait_loses_nothing(already_there: bool) -> None:
+    """Also when the change had come already, and only the task had not yet run."""
+    changes = subscription()
+    waiting = asyncio.create_task(anext(changes))
+    await blocked(waiting)
+    if already_there:
+        changes.push(change(0))
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    if not already_there:
+        changes.push(change(0))
+    assert await anext(changes) == change(0)
+
+
+async def test_a_wait_that_timed_out_can_be_repeated() -> None:
+    """The usual way to wait for a while."""
+    changes = subscription()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await anext(changes)
+    changes.push(change(0))
+    assert await anext(changes) == change(0)
+
+
+async def test_a_second_iterating_task_is_refused() -> None:
+    """Two tasks would take each other's changes; the first one goes on undisturbed."""
+    changes = subscription()
+    first = asyncio.create_task(anext(changes))
+    await blocked(first)
+    with pytest.raises(RuntimeError, match="make one for each"):
+        await anext(changes)
+    changes.push(change(0))
+    assert await first == change(0)
+
+
+async def test_the_end_lets_the_backlog_be_read() -> None:
+    """What happened before the monitor closed is still told."""
+    changes = subscription()
+    changes.push(change(0))
+    changes.end()
+    assert [one async for one in changes] == [change(0)]
+    with pytest.raises(StopAsyncIteration):
+        await anext(changes)
+
+
+@pytest.mark.parametrize("how", [Subscription.end, Subscription.close])
+async def test_the_end_wakes_a_waiting_subscriber(how: object) -> None:
+    """Nobody waits for a monitor that is gone."""
+    changes = subscription()
+
+    async def iterate() -> list[Change]:
+        return [one async for one in changes]
+
+    task = asyncio.create_task(iterate())
+    await asyncio.sleep(0)
+    how(changes)  # type: ignore[operator]
+    assert await task == []
+
+
+async def test_closing_forgets_the_backlog_and_the_subscription() -> None:
+    """The monitor is told, as often as it is said, and what was not read is dropped."""
+    forgotten: list[Subscription] = []
+    changes = Subscription(forgotten.append)
+    changes.push(change(0))
+    changes.close()
+    changes.close()
+    assert forgotten == [changes, changes]
+    assert [one async for one in changes] == []
+
+
+async def test_a_with_block_closes() -> None:
+    """The way to leave a loop early and leave nothing behind."""
+    forgotten: list[Subscription] = []
+    with Subscription(forgotten.append) as changes:
+        changes.push(change(0))
+        async for one in changes:
+            assert one == change(0)
+            break
+    assert forgotten == [changes]
