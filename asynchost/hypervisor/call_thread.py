@@ -1,0 +1,239 @@
+"""Blocking calls in a daemon thread of one's own, one after another, each with a deadline.
+
+Why not an executor: its threads are joined when the interpreter exits, so one call that libvirt
+never answers would keep the process alive; and the loop's shared executor is so small that a
+few wedged hosts would stop every other.
+
+Memory: one thread, started when there is work and ended after a time without. What waits for
+it is bounded by the callers.
+"""
+
+import asyncio
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Final, TypeVar
+
+from asynchost.hypervisor.event_loop import EVENT_LOOP
+
+T = TypeVar("T")
+
+# Long enough that the audit's rhythm does not start a thread each time, short enough that a
+# thousand idle hosts do not hold a thousand threads.
+_IDLE_SECONDS: Final = 3.0
+
+
+class ThreadClosedError(RuntimeError):
+    """The call was not made: its thread takes no more."""
+
+
+class Call:
+    """One blocking call, from its submission until the thread came back."""
+
+    __slots__ = (
+        "_dispose",
+        "_on_done",
+        "_run",
+        "abandoned",
+        "begun",
+        "error",
+        "must_run",
+        "result",
+        "returned",
+    )
+
+    def __init__(
+        self,
+        run: Callable[[], Any],
+        on_done: "Callable[[Call], None]",
+        *,
+        dispose: Callable[[Any], object] | None = None,
+        must_run: bool = False,
+    ) -> None:
+        self._run = run
+        self._on_done = on_done
+        self._dispose = dispose
+        self.must_run = must_run
+        self.abandoned = False
+        """Nobody waits for it any more. Unless it must run, it is then not begun with."""
+        self.begun = False
+        self.returned = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def make(self) -> None:
+        """Make the call; in the thread."""
+        self.begun = True
+        try:
+            self.result = self._run()
+        except BaseException as error:  # noqa: BLE001 - handed to whoever asked for the call
+            self.error = error
+
+    def finish(self) -> None:
+        """Tell whoever asked; on the loop."""
+        self._on_done(self)
+
+    def dispose(self) -> None:
+        """Get rid of a result that nobody wants; blocking."""
+        result, self.result = self.result, None
+        if self._dispose is not None and result is not None:
+            self._dispose(result)
+
+
+class CallThread:
+    """One call at a time, its end told on the loop.
+
+    What the calls make libvirt ask of its event loop is served by the asyncio loop that this
+    belongs to. The results of several short calls reach that loop by one wake-up.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._queue: SimpleQueue[Call | None] = SimpleQueue()
+        self._finished: deque[Call] = deque()
+        self._wakeup_scheduled = False
+        self._thread: threading.Thread | None = None
+        self._moved = asyncio.Event()
+        self._closed = False
+        self.in_flight: set[Call] = set()
+        """The calls that were submitted and have not come back, abandoned ones included."""
+
+    def submit(self, call: Call) -> None:
+        """Make the call after those submitted before. To be called on the loop.
+
+        Raises :class:`ThreadClosedError`.
+        """
+        if self._closed:
+            raise ThreadClosedError
+        self.in_flight.add(call)
+        with self._lock:
+            self._queue.put(call)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name=f"asynchost-{self._name}", daemon=True
+                )
+                self._thread.start()
+
+    async def call(
+        self,
+        run: Callable[[], T],
+        deadline_seconds: float,
+        *,
+        dispose: Callable[[T], object] | None = None,
+        must_run: bool = False,
+    ) -> T:
+        """Make one call and wait for it, at most ``deadline_seconds`` from now.
+
+        Raises :class:`TimeoutError` after that, :class:`ThreadClosedError` when the thread was
+        closed before it began, and whatever the call raised. Cancelling is safe. When it timed
+        out or was cancelled, the thread stays in the call until that returns, and ``dispose`` is
+        then given the result that came too late, in a thread. A call that was not begun is then
+        not made, unless it ``must_run``.
+        """
+        future: asyncio.Future[None] = self._loop.create_future()
+
+        def on_done(call: Call) -> None:
+            if future.done():
+                return
+            if call.abandoned:  # by close(): it was not made, or its result was disposed of
+                future.set_exception(ThreadClosedError())
+            elif call.error is not None:
+                future.set_exception(call.error)
+            else:
+                future.set_result(None)
+
+        call = Call(run, on_done, dispose=dispose, must_run=must_run)
+        self.submit(call)
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                await future
+        except BaseException:
+            self.abandon(call)
+            raise
+        # Taken out of the call: a traceback may keep the frames that know it alive for long.
+        result: T = call.result
+        call.result = None
+        return result
+
+    def abandon(self, call: Call) -> None:
+        """Wait for the call no longer; its result is disposed of whenever it comes."""
+        with self._lock:
+            call.abandoned = True
+            came_back = call.returned
+        # No thread can be started any more while the interpreter goes down.
+        if came_back and call.result is not None and not sys.is_finalizing():
+            threading.Thread(target=call.dispose, name="asynchost-dispose", daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more calls, and let the thread end when it is through. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for call in self.in_flight:
+            if not call.begun:
+                call.abandoned = True
+        self._queue.put(None)
+
+    async def aclose(self, grace_seconds: float = 0.5) -> bool:
+        """:meth:`close`, and wait for the call that is being made, but not for an abandoned one.
+
+        Returns whether the thread has ended. One that is held by a call is a daemon thread,
+        ends with the call, and never delays the process's exit. Cancelling is safe.
+        """
+        self.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds):
+                while any(call.begun and not call.abandoned for call in self.in_flight):
+                    self._moved.clear()
+                    await self._moved.wait()
+        if any(call.begun or call.must_run for call in self.in_flight):
+            return False
+        thread = self._thread
+        if thread is not None:
+            thread.join(0.1)  # it has nothing left to do but to end
+        return True
+
+    # -- in the thread --------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        EVENT_LOOP.serve_this_thread_from(self._loop)
+        while (call := self._next()) is not None:
+            if call.must_run or not call.abandoned:
+                call.make()
+            with self._lock:
+                call.returned = True
+                too_late = call.abandoned
+            if too_late:
+                call.dispose()
+            self._finished.append(call)
+            del call  # its result may hold what must not live on while this thread waits
+            if not self._wakeup_scheduled:
+                self._wakeup_scheduled = True
+                with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+                    self._loop.call_soon_threadsafe(self._tell)
+
+    def _next(self) -> Call | None:
+        """The next call; None when the thread is to end."""
+        while True:
+            with suppress(Empty):
+                return self._queue.get(timeout=_IDLE_SECONDS)
+            with self._lock:
+                if self._queue.empty():
+                    self._thread = None
+                    return None
+
+    # -- on the loop ----------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        # First the flag, then the results: one that is added in between wakes the loop again.
+        self._wakeup_scheduled = False
+        while self._finished:
+            call = self._finished.popleft()
+            self.in_flight.discard(call)
+            call.finish()
+        self._moved.set()

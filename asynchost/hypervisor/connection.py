@@ -1,0 +1,292 @@
+"""One libvirt connection: opened, listened to, called and closed off the event loop.
+
+A connection is never opened twice: when it is lost, a new one takes its place. One call at a
+time is in flight on it, an abandoned one included, in a thread of its own. With two, every
+libvirt before 10.3 crashes the process, or leaves the second call hanging, when keepalive closes
+the connection (CVE-2024-4418: the first caller leaves a pointer to its stack behind, which the
+second one follows); and libvirtd grants a client no more than five.
+
+Memory: the events that have come and are not yet handed on. Nothing is kept per domain: a
+``virDomain`` pins its connection, so none outlives a read.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+import libvirt
+
+from asynchost.errors import CallTimeoutError, HypervisorUnavailableError
+from asynchost.hypervisor.authentication import AUTHENTICATION
+from asynchost.hypervisor.call_thread import Call, CallThread, ThreadClosedError
+from asynchost.hypervisor.domain_events import EVENTS, DomainEvent, Translate
+from asynchost.hypervisor.libvirt_errors import translated, where_supported
+from asynchost.hypervisor.listing import list_active
+from asynchost.hypervisor.uri import check_uri
+from asynchost.settings import MonitorSettings
+
+T = TypeVar("T")
+
+_CLOSE_REASONS: Final = {
+    libvirt.VIR_CONNECT_CLOSE_REASON_ERROR: "the connection broke",
+    libvirt.VIR_CONNECT_CLOSE_REASON_EOF: "libvirtd closed the connection",
+    libvirt.VIR_CONNECT_CLOSE_REASON_KEEPALIVE: "libvirtd answered no keepalive",
+    libvirt.VIR_CONNECT_CLOSE_REASON_CLIENT: "the connection was closed on this side",
+}
+_CLOSE_DEADLINE_SECONDS: Final = 1.0  # a person who pressed Ctrl-C waits for it
+# A loop's round with so many events takes about a millisecond.
+_EVENTS_AT_ONCE: Final = 32
+
+
+class Connection:
+    """An open libvirt connection of the running asyncio loop."""
+
+    def __init__(self, uri: str, settings: MonitorSettings) -> None:
+        self.uri = uri
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._connection: libvirt.virConnect | None = None
+        self._callback_ids: list[int] = []
+        self._received: deque[tuple[Translate, Any, tuple[Any, ...]]] = deque()
+        self._hand_on_scheduled = False
+        self._on_event: Callable[[DomainEvent], None] = lambda _: None
+        self.thread = CallThread("libvirt")
+        self.in_process = False
+        """Whether the driver runs inside this process: it may then be another host for each
+        connection, and it cannot be lost."""
+        self._closing: Call | None = None
+        self._closed = asyncio.Event()
+        self.lost: asyncio.Future[HypervisorUnavailableError] = self._loop.create_future()
+        """Done as soon as the connection is known to be dead."""
+        self.missing_events: list[str] = []
+        """The events that this libvirt, or this driver, does not have."""
+
+    # -- opening and closing ----------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open the connection, with keepalive and a close callback.
+
+        Raises :class:`HypervisorRefusedError` where waiting will not help, else
+        :class:`HypervisorUnavailableError`. Cancelling is safe: a connection that opens after
+        all is closed by the thread that opened it.
+        """
+        check_uri(self.uri)
+        flags = 0 if self._settings.read_write else libvirt.VIR_CONNECT_RO
+        self._connection = await self._call(
+            "virConnectOpenAuth",
+            lambda: libvirt.openAuth(self.uri, AUTHENTICATION, flags),
+            self._settings.listing_deadline_seconds,
+            dispose=libvirt.virConnect.close,
+        )
+        _OPEN.add(self)
+        await self.ask("virConnectRegisterCloseCallback", self._watch_over)
+
+    def _watch_over(self, connection: libvirt.virConnect) -> None:
+        settings = self._settings
+        with where_supported():
+            connection.registerCloseCallback(self._closed_by_libvirt, None)
+        self.in_process = True
+        with where_supported():
+            connection.setKeepAlive(settings.keepalive_interval_seconds, settings.keepalive_count)
+            self.in_process = False
+
+    def _closed_by_libvirt(self, _connection: libvirt.virConnect, reason: int, _: object) -> None:
+        # In any thread, with libvirt's locks held: a call into libvirt would deadlock here.
+        self._soon(self.declare_lost, _CLOSE_REASONS.get(reason, "it was closed"))
+
+    def declare_lost(self, reason: str) -> None:
+        """Note that the connection is dead. Only the first reason counts."""
+        if not self.lost.done():
+            self.lost.set_result(HypervisorUnavailableError(self.uri, reason))
+
+    def close(self) -> None:
+        """Begin to close: no call is taken any more, and the thread ends. Idempotent.
+
+        libvirt's connection is closed by that thread, after a call that hangs if there is one,
+        whether or not anybody waits for it.
+        """
+        if self._closing is not None:
+            return
+        self._closing = Call(self.take_down, lambda _: self._closed.set(), must_run=True)
+        self.declare_lost("the monitor closed it")
+        self._on_event = lambda _: None
+        self.thread.submit(self._closing)
+        self.thread.close()
+
+    async def aclose(self) -> None:
+        """:meth:`close`, and wait until it is done, unless a call hangs.
+
+        Never raises, and takes two seconds at most. Cancelling is safe.
+        """
+        self.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_DEADLINE_SECONDS):
+                await self._closed.wait()
+        await self.thread.aclose()
+
+    def take_down(self) -> None:
+        """Close libvirt's connection; blocking, and never beside another call on it."""
+        connection, self._connection = self._connection, None
+        _OPEN.discard(self)
+        if connection is None:
+            return
+        # In this order: a callback that is still registered keeps the connection open. A dead
+        # connection can do none of it, and need not.
+        for callback_id in self._callback_ids:
+            with suppress(libvirt.libvirtError):
+                connection.domainEventDeregisterAny(callback_id)
+        self._received.clear()
+        with suppress(libvirt.libvirtError):
+            connection.unregisterCloseCallback()
+        with suppress(libvirt.libvirtError):
+            connection.close()
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether its event loop was closed under it."""
+        return self._loop.is_closed()
+
+    # -- calling ----------------------------------------------------------------------------------
+
+    async def ask(
+        self,
+        name: str,
+        call: Callable[[libvirt.virConnect], T],
+        deadline_seconds: float | None = None,
+    ) -> T:
+        """Make one call that is not a domain's read; ``call`` is given the ``virConnect``.
+
+        ``deadline_seconds`` is a call's usual deadline when it is None. Raises
+        :class:`CallTimeoutError` or another :class:`HypervisorUnavailableError`, never a
+        ``libvirtError``. Cancelling is safe.
+        """
+        connection = self.handle
+        return await self._call(
+            name,
+            lambda: call(connection),
+            self._settings.call_deadline_seconds if deadline_seconds is None else deadline_seconds,
+        )
+
+    @property
+    def handle(self) -> libvirt.virConnect:
+        """libvirt's connection, for calls made in this connection's threads."""
+        if self._connection is None:
+            raise HypervisorUnavailableError(self.uri, "the connection is not open")
+        return self._connection
+
+    async def _call(
+        self,
+        name: str,
+        call: Callable[[], T],
+        deadline_seconds: float,
+        dispose: Callable[[T], object] | None = None,
+    ) -> T:
+        try:
+            return await self.thread.call(call, deadline_seconds, dispose=dispose)
+        except TimeoutError:
+            raise CallTimeoutError(self.uri, name, deadline_seconds) from None
+        except ThreadClosedError:
+            raise HypervisorUnavailableError(self.uri, "the connection was lost") from None
+        except libvirt.libvirtError as error:
+            raise translated(self.uri, error) from None
+
+    # -- listening and listing ------------------------------------------------------------------
+
+    async def subscribe(self, on_event: Callable[[DomainEvent], None]) -> None:
+        """Register every domain event that can move a total.
+
+        ``on_event`` is called on the loop, soon, for a few events at a time. Returns after
+        libvirtd has confirmed each one: an event that came before the confirmation would be
+        dropped, so list only afterwards.
+        """
+
+        self._on_event = on_event
+
+        def register(connection: libvirt.virConnect) -> None:
+            for event in EVENTS:
+                number = getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{event.name}", None)
+                if number is None:
+                    self.missing_events.append(event.name)
+                    continue
+                try:
+                    callback_id = connection.domainEventRegisterAny(
+                        None, number, self._receiver(event.translate), None
+                    )
+                except libvirt.libvirtError:
+                    if event.name == "LIFECYCLE":
+                        raise
+                    self.missing_events.append(event.name)
+                else:
+                    self._callback_ids.append(callback_id)
+
+        await self.ask(
+            "virConnectDomainEventRegisterAny", register, self._settings.listing_deadline_seconds
+        )
+
+    def _receiver(self, translate: Translate) -> Callable[..., None]:
+        # libvirt hands out all events that have come so far in one go, on the loop's thread when
+        # our event loop serves this loop, on another one when it serves a second loop or when
+        # the program registered an event loop of its own. So: nothing here that waits for the
+        # interpreter's lock, and even asking a domain for its UUID does.
+        def receive(_connection: libvirt.virConnect, domain: Any, *arguments: Any) -> None:
+            if self._closing is not None:
+                return  # it would only keep the connection from closing
+            self._received.append((translate, domain, arguments))
+            if not self._hand_on_scheduled:
+                self._hand_on_scheduled = True
+                self._soon(self._hand_on)
+
+        return receive
+
+    def _hand_on(self) -> None:
+        # First the flag, then the events: one that comes in between schedules the next round.
+        self._hand_on_scheduled = False
+        if self._closing is not None:
+            return  # the thread that closes empties it
+        for _ in range(min(len(self._received), _EVENTS_AT_ONCE)):
+            translate, domain, arguments = self._received.popleft()
+            self._on_event(translate(domain, arguments))
+        if self._received and not self._hand_on_scheduled:
+            self._hand_on_scheduled = True
+            self._loop.call_soon(self._hand_on)
+
+    async def catch_up(self) -> None:
+        """Wait until the events that came before now are handed on. Cancelling is safe."""
+        await asyncio.sleep(0)  # libvirt empties its own queue by a timer, one round away
+        for _ in range(0, len(self._received), _EVENTS_AT_ONCE):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    def _soon(self, function: Callable[..., None], *arguments: object) -> None:
+        try:
+            if threading.get_ident() == self._loop_thread:
+                self._loop.call_soon(function, *arguments)
+            else:
+                self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            pass  # the loop is closed: nobody is left to be told
+
+    async def list_active(self) -> dict[str, libvirt.virDomain]:
+        """The active domains by UUID. Drop each ``virDomain`` as soon as it was read."""
+        return await self.ask(
+            "virConnectListAllDomains", list_active, self._settings.listing_deadline_seconds
+        )
+
+
+_OPEN: Final[set[Connection]] = set()
+
+
+def close_orphans() -> None:
+    """Close the connections whose event loop was closed under them, each in its own thread.
+
+    libvirt holds their callbacks, so they would never be collected.
+    """
+    for connection in [one for one in list(_OPEN) if one.orphaned]:  # threads take some out
+        _OPEN.discard(connection)
+        with suppress(ThreadClosedError):  # it was closing when its loop went
+            connection.thread.submit(Call(connection.take_down, lambda _: None, must_run=True))
+            connection.thread.close()

@@ -1,0 +1,86 @@
+"""The domain events that can move a total, and what each asks for.
+
+An event is never a number to add: it says "this domain is dirty". Each is registered where the
+libvirt library and the driver have it. Sources: libvirt's event documentation, and what QEMU
+and the test driver were seen to send.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import libvirt
+
+
+class DomainEvent(NamedTuple):
+    """One event, reduced to what it means here."""
+
+    uuid: str
+    domain: Any
+    """libvirt's object, good for one read: it saves a look-up, and pins the connection."""
+    detail: str
+    look_again: bool = False
+    """Whether it can come before the number it announces."""
+    migration: bool = False
+    """Whether only ``virDomainGetState`` tells what the domain is doing."""
+    disk: bool = False
+    """Whether it can change what the host's disk is used for."""
+
+
+Translate = Callable[[Any, tuple[Any, ...]], DomainEvent]
+"""Turns libvirt's domain and the event's own arguments into what they mean here."""
+
+
+class EventKind(NamedTuple):
+    """How one libvirt event id is turned into :class:`DomainEvent`."""
+
+    name: str
+    """The part of the constant after ``VIR_DOMAIN_EVENT_ID_``."""
+    translate: Translate
+
+
+_LIFECYCLE: Final = {
+    libvirt.VIR_DOMAIN_EVENT_DEFINED: "defined",
+    libvirt.VIR_DOMAIN_EVENT_UNDEFINED: "undefined",
+    libvirt.VIR_DOMAIN_EVENT_STARTED: "started",
+    libvirt.VIR_DOMAIN_EVENT_SUSPENDED: "suspended",
+    libvirt.VIR_DOMAIN_EVENT_RESUMED: "resumed",
+    libvirt.VIR_DOMAIN_EVENT_STOPPED: "stopped",
+    libvirt.VIR_DOMAIN_EVENT_SHUTDOWN: "shutdown",
+    libvirt.VIR_DOMAIN_EVENT_PMSUSPENDED: "pmsuspended",
+    libvirt.VIR_DOMAIN_EVENT_CRASHED: "crashed",
+}
+_DISK: Final = frozenset({"defined", "undefined", "started", "stopped"})
+# (event, detail): STARTED/MIGRATED, SUSPENDED/MIGRATED, SUSPENDED/POSTCOPY,
+# SUSPENDED/POSTCOPY_FAILED, RESUMED/MIGRATED, RESUMED/POSTCOPY.
+_MIGRATION: Final = frozenset({(2, 1), (3, 1), (3, 7), (3, 8), (4, 1), (4, 3)})
+
+
+def _lifecycle(domain: Any, arguments: tuple[Any, ...]) -> DomainEvent:
+    event, detail = arguments[:2]
+    name = _LIFECYCLE.get(event, f"event {event}")
+    return DomainEvent(
+        domain.UUIDString(),
+        domain,
+        f"lifecycle {name}",
+        look_again=name == "started",
+        migration=(event, detail) in _MIGRATION,
+        disk=name in _DISK,
+    )
+
+
+def _dirty(detail: str, look_again: bool) -> Translate:
+    def translate(domain: Any, _arguments: tuple[Any, ...]) -> DomainEvent:
+        return DomainEvent(domain.UUIDString(), domain, detail, look_again)
+
+    return translate
+
+
+EVENTS: Final = (
+    EventKind("LIFECYCLE", _lifecycle),
+    EventKind("REBOOT", _dirty("reboot", look_again=False)),
+    EventKind("BALLOON_CHANGE", _dirty("balloon change", look_again=True)),
+    EventKind("DEVICE_ADDED", _dirty("device added", look_again=True)),
+    EventKind("DEVICE_REMOVED", _dirty("device removed", look_again=True)),
+    EventKind("MEMORY_DEVICE_SIZE_CHANGE", _dirty("memory device size", look_again=True)),
+    EventKind("JOB_COMPLETED", _dirty("job completed", look_again=False)),
+)

@@ -1,0 +1,461 @@
+"""libvirt's event loop implementation on top of asyncio, callable from any thread.
+
+Why not ``libvirtaio``: every blocking call on a remote connection updates the loop's handles
+and timers *from the calling thread*, and libvirtaio touches the asyncio loop right there. It
+then misses wake-ups, loses every event in asyncio's debug mode and can remove a reader that
+another thread has just asked for. Here an entry point only records what is wanted, under one
+lock; an asyncio loop is touched on its own thread alone, woken by one coalesced
+``call_soon_threadsafe``.
+
+libvirt allows one registration per process and no way back, so there is one instance,
+:data:`EVENT_LOOP`, and asyncio loops *attach* to it and *detach* again, as many as come and go
+in one process. Each serves what its own threads asked for, so that a loop that stands still is
+no other's matter. What nobody in particular asked for, or whose loop is gone, is served by any
+loop that is attached; with none, it is remembered until the next one comes.
+
+Memory: one record per handle and timer that libvirt has; a connection has one or two of each.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from time import monotonic
+from typing import Any, Final
+
+import libvirt
+
+_READABLE: Final = libvirt.VIR_EVENT_HANDLE_READABLE
+_WRITABLE: Final = libvirt.VIR_EVENT_HANDLE_WRITABLE
+
+# A thread that makes a call reads the socket itself, and asks for the loop's reader to be off
+# for that time. Taking the reader out and in again for every call would wake the loop twice a
+# call; so it stays in, and a wake-up that nobody wants is shrugged off, this many times in a row.
+_SPURIOUS_WAKEUPS_ENDURED: Final = 4
+
+_Callback = Callable[..., Any]
+
+
+class _Handle:
+    """One file descriptor that libvirt wants watched."""
+
+    __slots__ = (
+        "callback",
+        "events",
+        "fd",
+        "in_a_row",
+        "installed",
+        "number",
+        "opaque",
+        "removed",
+        "server",
+        "spurious",
+    )
+
+    def __init__(self, number: int, fd: int, events: int, callback: _Callback, opaque: Any) -> None:
+        self.number = number
+        self.server: _Server | None = None
+        self.fd = fd
+        self.events = events  # what libvirt wants
+        self.installed = 0  # what the asyncio loop watches; changed on its thread alone
+        self.callback = callback
+        self.opaque = opaque
+        self.removed = False
+        self.spurious = 0
+        self.in_a_row = False  # a thread makes one call after the other, and reads it itself
+
+
+class _Timer:
+    """One repeating timer of libvirt's. An interval of -1 means that it is off."""
+
+    __slots__ = (
+        "armed",
+        "armed_at",
+        "callback",
+        "due",
+        "interval",
+        "number",
+        "opaque",
+        "removed",
+        "server",
+    )
+
+    def __init__(self, number: int, callback: _Callback, opaque: Any) -> None:
+        self.number = number
+        self.server: _Server | None = None
+        self.interval = -1  # milliseconds
+        self.due = 0.0
+        self.callback = callback
+        self.opaque = opaque
+        self.armed: asyncio.Handle | None = None  # changed on the loop's thread alone
+        self.armed_at = float("inf")
+        self.removed = False
+
+
+class _Server:
+    """An attached asyncio loop, and what is to be changed on it."""
+
+    __slots__ = ("attached", "changed", "loop", "thread", "wakeup_scheduled")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.thread = threading.get_ident()
+        self.attached = 0
+        self.changed: dict[int, _Handle | _Timer] = {}
+        self.wakeup_scheduled = False
+
+
+class LibvirtEventLoop:
+    """What libvirt calls to have descriptors and timers watched. One per process."""
+
+    def __init__(self) -> None:
+        # Re-entrant, because a garbage collection inside a locked region may close a forgotten
+        # connection, and closing comes back into the entry points on the same thread.
+        self._lock = threading.RLock()
+        self._ids = count(1)  # libvirt takes 0 for "no timer" in places
+        self._handles: dict[int, _Handle] = {}
+        self._timers: dict[int, _Timer] = {}
+        self._servers: dict[asyncio.AbstractEventLoop, _Server] = {}
+        self._calling_for = threading.local()
+        self._is_registered: bool | None = None
+
+    # -- registration and the loops that serve ------------------------------------------------
+
+    def register(self) -> bool:
+        """Make this the process's event loop implementation; idempotent.
+
+        Returns whether it is. False means that the program registered another one before:
+        events then arrive in the threads of that one, which the callers allow for.
+        """
+        with self._lock:
+            if self._is_registered is None:
+                try:
+                    libvirt.virEventRegisterImpl(
+                        self._add_handle,
+                        self._update_handle,
+                        self._remove_handle,
+                        self._add_timeout,
+                        self._update_timeout,
+                        self._remove_timeout,
+                    )
+                except (libvirt.libvirtError, RuntimeError):
+                    self._is_registered = False
+                else:
+                    self._is_registered = self._is_asked()
+            return self._is_registered
+
+    def _is_asked(self) -> bool:
+        """Whether libvirt really asks us: it ignores a second registration in silence."""
+        before = len(self._timers)
+        probe = libvirt.virEventAddTimeout(-1, lambda *_: None, None)
+        asked = len(self._timers) > before
+        libvirt.virEventRemoveTimeout(probe)
+        return asked
+
+    async def is_served(self, deadline_seconds: float = 5.0) -> bool:
+        """Whether libvirt's timers fire: only then do events and keepalive work.
+
+        Ours always do. Another implementation that the program registered may be one that
+        nothing runs. Cancelling is safe.
+        """
+        if self._is_registered:
+            return True
+        loop = asyncio.get_running_loop()
+        fired = asyncio.Event()
+
+        def on_timer(_timer: int, _opaque: object) -> None:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(fired.set)
+
+        timer = libvirt.virEventAddTimeout(0, on_timer, None)
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                await fired.wait()
+        except TimeoutError:
+            return False
+        finally:
+            libvirt.virEventRemoveTimeout(timer)
+        return True
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let the running ``loop`` serve libvirt. To be called on its thread; counts."""
+        with self._lock:
+            for server in [one for one in self._servers.values() if one.loop.is_closed()]:
+                self._retire(server)
+            server = self._servers.get(loop) or _Server(loop)
+            server.attached += 1
+            if server.attached == 1:
+                self._servers[loop] = server
+                for item in self._items():
+                    if item.server is None:
+                        item.server = server
+                        self._change(item)
+
+    def detach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Undo one :meth:`attach`, on the loop's thread. The last one takes everything out."""
+        with self._lock:
+            server = self._servers.get(loop)
+        if server is None:
+            return
+        self._apply_changes(server)
+        with self._lock:
+            server.attached -= 1
+            if server.attached == 0:
+                for item in self._items():
+                    if item.server is server:
+                        self._put_down(item)
+                self._retire(server)
+
+    def serve_this_thread_from(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What calls of this thread make libvirt ask for is to be served by ``loop``."""
+        self._calling_for.loop = loop
+
+    @contextmanager
+    def calls_in_a_row(self) -> Iterator[None]:
+        """Make several calls on one connection, in its thread, without the loop in between.
+
+        libvirt wants the loop to watch the socket after each call, and no more before the next.
+        Nobody needs that: the next call reads what has come. So it is told at the end, once.
+        """
+        row: set[_Handle] = set()
+        self._calling_for.row = row
+        try:
+            yield
+        finally:
+            self._calling_for.row = None
+            with self._lock:
+                for handle in row:
+                    handle.in_a_row = False
+                    self._want(handle)
+
+    def _items(self) -> list[_Handle | _Timer]:
+        return [*self._handles.values(), *self._timers.values()]
+
+    def _server_of_caller(self) -> _Server | None:
+        loop = getattr(self._calling_for, "loop", None)
+        if loop in self._servers:
+            return self._servers[loop]
+        thread = threading.get_ident()
+        servers = list(self._servers.values())
+        mine = [server for server in servers if server.thread == thread]
+        return next(iter(mine + servers), None)
+
+    def _retire(self, server: _Server) -> None:
+        """The loop serves no more: hand on what it had, to any other one there is."""
+        self._servers.pop(server.loop, None)
+        heir = next(iter(self._servers.values()), None)
+        left, server.changed = server.changed, {}
+        for item in self._items():
+            if item.server is server:
+                left[item.number] = item
+        for item in left.values():
+            self._forget_loop(item)
+            item.server = heir
+            if heir is not None or item.removed:
+                self._change(item)
+
+    # -- the six entry points: any thread, any of libvirt's locks held, so no call into libvirt ---
+
+    def _add_handle(self, fd: int, events: int, callback: _Callback, opaque: Any) -> int:
+        with self._lock:
+            handle = _Handle(next(self._ids), fd, events, callback, opaque)
+            handle.server = self._server_of_caller()
+            self._handles[handle.number] = handle
+            self._change(handle)
+            return handle.number
+
+    def _update_handle(self, watch: int, events: int) -> None:
+        with self._lock:
+            handle = self._handles.get(watch)
+            if handle is None:
+                return
+            handle.events = events
+            row: set[_Handle] | None = getattr(self._calling_for, "row", None)
+            if row is None:
+                self._want(handle)
+            else:
+                handle.in_a_row = True
+                row.add(handle)
+
+    def _want(self, handle: _Handle) -> None:
+        if handle.events & ~handle.installed:
+            self._change(handle)
+        elif handle.events:
+            handle.spurious = 0
+        # Wanting less is never urgent: see _SPURIOUS_WAKEUPS_ENDURED.
+
+    def _remove_handle(self, watch: int) -> int:
+        with self._lock:
+            handle = self._handles.pop(watch, None)
+            if handle is None:
+                return -1
+            handle.events = 0
+            handle.removed = True
+            self._change(handle)
+            return 0
+
+    def _add_timeout(self, interval: int, callback: _Callback, opaque: Any) -> int:
+        with self._lock:
+            timer = _Timer(next(self._ids), callback, opaque)
+            timer.server = self._server_of_caller()
+            self._timers[timer.number] = timer
+            self._update_timeout(timer.number, interval)
+            return timer.number
+
+    def _update_timeout(self, timer_id: int, interval: int) -> None:
+        with self._lock:
+            timer = self._timers.get(timer_id)
+            if timer is None:
+                return
+            timer.interval = interval
+            if interval >= 0:
+                timer.due = monotonic() + interval / 1000
+                # Re-armed for later, as with every message of a keepalive: the earlier wake-up
+                # that is armed finds that out by itself. Only an earlier time needs the loop.
+                if timer.due < timer.armed_at:
+                    self._change(timer)
+
+    def _remove_timeout(self, timer_id: int) -> int:
+        with self._lock:
+            timer = self._timers.pop(timer_id, None)
+            if timer is None:
+                return -1
+            timer.interval = -1
+            timer.removed = True
+            self._change(timer)
+            return 0
+
+    def _change(self, item: _Handle | _Timer) -> None:
+        server = item.server
+        if server is None:
+            if item.removed:
+                # Nobody serves it, so nobody else would let go of what libvirt waits to have
+                # freed. In a thread of its own: whoever removes holds libvirt's locks, and
+                # freeing takes them.
+                threading.Thread(
+                    target=libvirt.virEventInvokeFreeCallback,
+                    args=(item.opaque,),
+                    name="asynchost-libvirt-free",
+                    daemon=True,
+                ).start()
+            return
+        on_its_thread = threading.get_ident() == server.thread
+        if on_its_thread and not item.removed and not server.loop.is_closed():
+            self._apply(item)
+            return
+        server.changed[item.number] = item
+        if server.wakeup_scheduled:
+            return
+        try:
+            if on_its_thread:
+                server.loop.call_soon(self._apply_changes, server)
+            else:
+                server.loop.call_soon_threadsafe(self._apply_changes, server)
+        except RuntimeError:  # the loop was closed without a detach
+            self._retire(server)
+        else:
+            server.wakeup_scheduled = True
+
+    # -- on the loop's thread -------------------------------------------------------------------
+
+    def _apply_changes(self, server: _Server) -> None:
+        freed = []
+        with self._lock:
+            server.wakeup_scheduled = False
+            changed, server.changed = server.changed, {}
+            for item in changed.values():
+                if item.server is not server:
+                    continue  # another loop has taken it over
+                if item.removed:
+                    self._put_down(item)
+                    freed.append(item.opaque)
+                else:
+                    self._apply(item)
+        for opaque in freed:
+            # Only now, without the lock and after the reader is gone: this may close the
+            # descriptor, whose number the next connection may get.
+            libvirt.virEventInvokeFreeCallback(opaque)
+
+    def _apply(self, item: _Handle | _Timer) -> None:
+        if isinstance(item, _Timer):
+            self._arm(item)
+        elif not item.in_a_row:
+            self._install(item, item.events)
+
+    def _put_down(self, item: _Handle | _Timer) -> None:
+        """Take it out of its asyncio loop."""
+        if isinstance(item, _Handle):
+            self._install(item, 0)
+        else:
+            self._disarm(item)
+
+    def _forget_loop(self, item: _Handle | _Timer) -> None:
+        """Its asyncio loop has gone, and took along what was installed in it."""
+        if isinstance(item, _Handle):
+            item.installed = 0
+        else:
+            item.armed, item.armed_at = None, float("inf")
+
+    def _install(self, handle: _Handle, events: int) -> None:
+        """Make the asyncio loop watch what is wanted. Idempotent."""
+        if handle.server is None or handle.server.loop.is_closed():
+            return
+        loop = handle.server.loop
+        wanted = events & (_READABLE | _WRITABLE)
+        if wanted & _READABLE and not handle.installed & _READABLE:
+            loop.add_reader(handle.fd, self._ready, handle, _READABLE)
+        elif handle.installed & _READABLE and not wanted & _READABLE:
+            loop.remove_reader(handle.fd)
+        if wanted & _WRITABLE and not handle.installed & _WRITABLE:
+            loop.add_writer(handle.fd, self._ready, handle, _WRITABLE)
+        elif handle.installed & _WRITABLE and not wanted & _WRITABLE:
+            loop.remove_writer(handle.fd)
+        handle.installed = wanted
+        handle.spurious = 0
+
+    def _ready(self, handle: _Handle, event: int) -> None:
+        with self._lock:
+            if handle.in_a_row or not handle.events & event:
+                handle.spurious += 1
+                if handle.spurious > _SPURIOUS_WAKEUPS_ENDURED:
+                    self._install(handle, handle.events & ~event)
+                return
+            handle.spurious = 0
+        handle.callback(handle.number, handle.fd, event, handle.opaque)
+
+    def _arm(self, timer: _Timer) -> None:
+        server = timer.server
+        if server is None or timer.interval < 0 or timer.armed_at <= timer.due:
+            return
+        self._disarm(timer)
+        timer.armed_at = timer.due
+        delay = timer.due - monotonic()
+        if delay <= 0:
+            timer.armed = server.loop.call_soon(self._fire, timer)
+        else:
+            timer.armed = server.loop.call_later(delay, self._fire, timer)
+
+    def _disarm(self, timer: _Timer) -> None:
+        if timer.armed is not None:
+            timer.armed.cancel()
+        timer.armed, timer.armed_at = None, float("inf")
+
+    def _fire(self, timer: _Timer) -> None:
+        with self._lock:
+            timer.armed, timer.armed_at = None, float("inf")
+            if timer.interval < 0:
+                return
+            # A millisecond of grace: the loop's clock is coarser than ours.
+            if timer.due > monotonic() + 0.001:
+                self._arm(timer)
+                return
+            timer.due = monotonic() + timer.interval / 1000  # it repeats until it is told not to
+        try:
+            timer.callback(timer.number, timer.opaque)
+        finally:
+            with self._lock:
+                self._arm(timer)
+
+
+EVENT_LOOP: Final = LibvirtEventLoop()

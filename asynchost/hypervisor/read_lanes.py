@@ -1,0 +1,173 @@
+"""The connections that reads go through: two at rest, and spare ones in need.
+
+One has the events, and reads what they mark. Another one lists, and reads for the audit, so
+that the two never wait for each other. A read that hangs holds its connection's only thread
+until libvirt answers; meanwhile spare connections read the domains that libvirt still answers
+for. They are closed when they are no longer needed.
+
+Memory: up to six spare connections. libvirtd has twenty workers for all its clients; a host with
+more locked domains than these lanes hold waits until one of them is answered.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from time import monotonic
+from typing import Final
+
+from asynchost.errors import HypervisorRefusedError, HypervisorUnavailableError
+from asynchost.hypervisor.batch import Batch
+from asynchost.hypervisor.call_thread import Call
+from asynchost.hypervisor.connection import Connection
+
+# A thousand times what a healthy read takes, and more than a busy machine lets a thread wait for
+# its turn: this one is waiting for something else.
+PATIENCE_SECONDS: Final = 0.1
+# Then it is worth a connection, which takes a few milliseconds to open.
+_HELD_SECONDS: Final = 0.3
+_MOST_SPARES: Final = 6
+_OPEN_AGAIN_SECONDS: Final = 5.0
+
+
+class Lane:
+    """One connection, and the batches handed to its thread."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.batches: set[Batch] = set()
+        self._calls: set[Call] = set()
+        self._late_seconds = 0.0
+
+    @property
+    def held(self) -> bool:
+        """Whether the thread hangs in a read, or in a listing that was given up."""
+        return self._late_seconds >= _HELD_SECONDS or any(
+            call.abandoned for call in self.connection.thread.in_flight
+        )
+
+    @property
+    def free(self) -> bool:
+        """Whether a batch can be handed over: one is being read, and one more may wait, so that
+        the thread need not wait for the loop in between. A listing goes alone."""
+        return (
+            self._late_seconds == 0
+            and len(self.batches) < 2
+            and self.connection.thread.in_flight <= self._calls
+        )
+
+    def submit(self, batch: Batch, done: Callable[[Call], None]) -> None:
+        """Hand the batch to the thread; ``done`` is called on the loop when it came back."""
+
+        def came_back(call: Call) -> None:
+            self._calls.discard(call)
+            self.batches.discard(batch)
+            self.late(monotonic())
+            done(call)
+
+        call = Call(batch, came_back)
+        self._calls.add(call)
+        self.batches.add(batch)
+        self.connection.thread.submit(call)
+
+    def late(self, now: float) -> tuple[Batch, str, float] | None:
+        """The batch whose present read takes suspiciously long: (batch, domain, seconds)."""
+        self._late_seconds = 0.0
+        for batch in self.batches:
+            if batch.current is not None:
+                uuid, since = batch.current
+                if now - since >= PATIENCE_SECONDS:
+                    self._late_seconds = now - since
+                    return batch, uuid, now - since
+        return None
+
+
+class ReadLanes:
+    """All lanes of one host.
+
+    ``events`` and ``listing`` belong to somebody else; they are the same connection where the
+    driver runs inside this process. ``make`` makes a connection that is not open yet;
+    ``on_more`` is called on the loop when a lane has been added.
+    """
+
+    def __init__(
+        self,
+        events: Connection,
+        listing: Connection,
+        make: Callable[[], Connection],
+        on_more: Callable[[], None],
+    ) -> None:
+        self._make = make
+        self._on_more = on_more
+        self.events = Lane(events)
+        self.listing = self.events if listing is events else Lane(listing)
+        self._spares: list[Lane] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open_again_at = float("-inf")
+        self._opening = False
+
+    def __iter__(self) -> Iterator[Lane]:
+        yield self.events
+        if self.listing is not self.events:
+            yield self.listing
+        yield from self._spares
+
+    def free(self, *, background: bool) -> Lane | None:
+        """A lane that takes a batch of this kind; None when there is none at the moment."""
+        own = self.listing if background else self.events
+        if own.free:
+            return own
+        return next((lane for lane in self._spares if lane.free), None) if own.held else None
+
+    def tend(self) -> None:
+        """Open a spare connection when one is missing, close those not needed any more."""
+        if self.events.connection.in_process:
+            return  # another connection may be another host
+        if self.events.held or self.listing.held:
+            if all(lane.held for lane in self._spares):
+                self._open_one_more()
+            return
+        for lane in [lane for lane in self._spares if not lane.batches]:
+            self._spares.remove(lane)
+            lane.connection.close()
+            self._start(lane.connection.aclose())
+
+    def _open_one_more(self) -> None:
+        room = len(self._spares) < _MOST_SPARES
+        if room and not self._opening and monotonic() >= self._open_again_at:
+            self._opening = True
+            self._start(self._open())
+
+    async def _open(self) -> None:
+        connection = self._make()
+        try:
+            await connection.open()
+        except BaseException as error:
+            connection.close()
+            self._open_again_at = monotonic() + _OPEN_AGAIN_SECONDS
+            if not isinstance(error, HypervisorUnavailableError | HypervisorRefusedError):
+                raise
+        else:
+            self._spares.append(Lane(connection))
+            self._on_more()
+        finally:
+            self._opening = False
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Begin to close the spare connections."""
+        for task in self._tasks:
+            task.cancel()
+        for lane in self._spares:
+            lane.connection.close()
+
+    async def aclose(self) -> None:
+        """:meth:`close`, and wait until it is done. Cancelling is safe."""
+        self.close()
+        await asyncio.gather(
+            *self._tasks,
+            *(lane.connection.aclose() for lane in self._spares),
+            return_exceptions=True,
+        )

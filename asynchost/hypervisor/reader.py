@@ -1,0 +1,363 @@
+"""Reads the domains of one connection: those that events marked first, each within a deadline.
+
+The agenda says which domain is next; threads read; what they return goes to one sink, on the
+loop. A read that outlives its deadline marks its domain *stuck* and holds one thread until
+libvirt answers; the other domains go on through the others.
+
+Memory: one agenda entry per marked domain, one ``virDomain`` for each event until the next
+batch, and a few batches in the threads.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, MutableMapping
+from math import ceil
+from time import monotonic
+from typing import Any, Final, Protocol
+
+from asynchost.accounting import RUNNING_POSTCOPY
+from asynchost.agenda import Agenda, Mark
+from asynchost.errors import HypervisorUnavailableError
+from asynchost.hypervisor.batch import Batch, Read, Result
+from asynchost.hypervisor.call_thread import Call
+from asynchost.hypervisor.connection import Connection
+from asynchost.hypervisor.domain_events import DomainEvent
+from asynchost.hypervisor.read_lanes import PATIENCE_SECONDS, Lane, ReadLanes
+from asynchost.model import Cause, DomainState, Observation
+from asynchost.settings import MonitorSettings
+
+# Large enough that handing over costs little beside reading, small enough that the results of
+# one batch keep the loop for less than a millisecond.
+_BATCH: Final = 16
+# By this share of the look-again time a look may come later than planned.
+_LOOK_GRID: Final = 0.25
+_RETRY_BOUND_SECONDS: Final = 30.0
+_MOST_DOUBLINGS: Final = 10
+_MOST_SPENT: Final = 1000
+_IN_POSTCOPY: Final = (DomainState.RUNNING, RUNNING_POSTCOPY)
+
+
+class ReadSink(Protocol):
+    """Who is told what the reads returned. Called on the loop."""
+
+    def observed(self, observation: Observation, mark: Mark) -> None:
+        """The domain was read."""
+
+    def gone(self, uuid: str, mark: Mark) -> None:
+        """libvirt knows no such domain: the only error that means so."""
+
+    def unreadable(self, uuid: str, reason: str, *, stuck: bool) -> None:
+        """The read failed, or outlived its deadline; the last record stands."""
+
+
+class Reader:
+    """The reads of one connection."""
+
+    def __init__(
+        self,
+        events: Connection,
+        listing: Connection,
+        make_spare: Callable[[], Connection],
+        sink: ReadSink,
+        settings: MonitorSettings,
+    ) -> None:
+        self._connection = events
+        self._sink = sink
+        self._deadline_seconds = settings.call_deadline_seconds
+        self._look_again_seconds = settings.look_again_seconds
+        self._loop = asyncio.get_running_loop()
+        self._agenda = Agenda()
+        self._lanes = ReadLanes(events, listing, make_spare, on_more=self._pump)
+        self._domains: dict[str, tuple[Lane, Any]] = {}
+        # Freeing one of libvirt's objects gives up the interpreter's lock, for which the loop
+        # may then have to wait. So those that are not needed are freed with the next batch.
+        self._spent: list[Any] = []
+        self._migrating: set[str] = set()
+        self._failures: dict[str, int] = {}
+        self._waiters: list[_Waiter] = []
+        self._pump_scheduled = False
+        self._tick: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.stuck: set[str] = set()
+        """Domains whose read has not come back within its deadline."""
+        self.reads = 0
+        """How many reads have returned."""
+
+    # -- what is to be read ---------------------------------------------------------------------
+
+    def event(self, event: DomainEvent) -> None:
+        """libvirt said that something happened to a domain."""
+        if self._closed:
+            return
+        if event.migration:
+            self._migrating.add(event.uuid)
+        if event.look_again:
+            self.look_again(event.uuid)
+        if event.uuid not in self._domains:
+            self._domains[event.uuid] = (self._lanes.events, event.domain)
+        elif len(self._spent) < _MOST_SPENT:
+            self._spent.append(event.domain)
+        self.mark(event.uuid, Mark(Cause.EVENT, event.detail))
+
+    def mark(self, uuid: str, mark: Mark) -> None:
+        """Read the domain soon."""
+        if self._closed:
+            return
+        self._agenda.mark(uuid, mark)
+        # One round later, so that a burst of events is handed out at once and in one go.
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def look_again(self, uuid: str, delay_seconds: float | None = None) -> None:
+        """Read the domain once more after a delay; the look-again time by default."""
+        delay = self._look_again_seconds if delay_seconds is None else delay_seconds
+        # On a grid, so that those of a storm share one hand-over to the thread and back.
+        grid = self._look_again_seconds * _LOOK_GRID
+        self._agenda.look_again(uuid, ceil((self._loop.time() + delay) / grid) * grid)
+        self._plan_look()
+
+    async def read_all(
+        self, uuids: Iterable[str], mark: Mark, domains: MutableMapping[str, Any] | None = None
+    ) -> None:
+        """Read each domain once, from now on; returns when each was read, or proved unreadable.
+
+        ``domains`` are the listing connection's objects; they are taken out of it.
+        Raises :class:`HypervisorUnavailableError` when the connection is lost meanwhile.
+        Cancelling is safe: the reads go on, and nobody waits for them.
+        """
+        marked = list(uuids)
+        self._mark_all(marked, mark, {} if domains is None else domains)
+        await self._wait(marked)
+
+    def _mark_all(
+        self, uuids: Iterable[str], mark: Mark, domains: MutableMapping[str, Any]
+    ) -> None:
+        # Not within the coroutine: a traceback may keep its frame, and that the last domain.
+        for uuid in uuids:
+            domain = domains.pop(uuid, None)
+            if domain is not None and not self._closed:
+                self._domains.setdefault(uuid, (self._lanes.listing, domain))
+            self.mark(uuid, mark)
+
+    async def settle(self) -> None:
+        """Wait until every domain that is marked *now* was read. Cancelling is safe."""
+        await self._wait(self._agenda.pending())
+
+    async def _wait(self, uuids: Iterable[str]) -> None:
+        if self._closed:
+            raise HypervisorUnavailableError(self._connection.uri, "the connection was lost")
+        # A read that is under way began before now: a domain marked meanwhile takes another.
+        # One that is stuck is not waited for: it may hang for ever.
+        expected = {uuid: self._agenda.reads_due(uuid) for uuid in uuids if uuid not in self.stuck}
+        if not expected:
+            return
+        waiter = _Waiter(expected, self._loop.create_future())
+        self._waiters.append(waiter)
+        try:
+            await waiter.future
+        finally:
+            self._waiters.remove(waiter)
+
+    # -- handing out ----------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        self._pump_scheduled = False
+        if self._closed:
+            return
+        lacking = [background for background in (False, True) if not self._hand_out(background)]
+        waits = self._agenda.in_flight > len(self.stuck) or lacking
+        if waits and self._tick is None:
+            self._tick = self._loop.call_later(PATIENCE_SECONDS, self._look_for_late)
+
+    def _hand_out(self, background: bool) -> bool:
+        """Hand marked domains to free lanes; False when one is lacking."""
+        while self._agenda.waits(background):
+            lane = self._lanes.free(background=background)
+            if lane is None:
+                return False
+            self._submit(lane, self._take_batch(lane, background))
+        return True
+
+    def _take_batch(self, lane: Lane, background: bool) -> list[Read]:
+        reads: list[Read] = []
+        while len(reads) < _BATCH:
+            taken = self._agenda.take(background)
+            if taken is None:
+                break
+            uuid, mark = taken
+            # libvirt's objects belong to the connection that they came through.
+            home, domain = self._domains.pop(uuid, (lane, None))
+            reads.append(
+                Read(uuid, mark, domain if home is lane else None, uuid in self._migrating)
+            )
+        return reads
+
+    def _submit(self, lane: Lane, reads: list[Read]) -> None:
+        batch = Batch(lane.connection.handle, reads, self._spent)
+        self._spent = []
+
+        def done(call: Call) -> None:
+            if call.error is not None:
+                raise call.error
+            self._returned(batch)
+
+        lane.submit(batch, done)
+
+    def _take_back(self, lane: Lane, batch: Batch) -> None:
+        for read in batch.take_back():
+            if read.domain is not None:
+                self._domains.setdefault(read.uuid, (lane, read.domain))
+            self._agenda.put_back(read.uuid, read.mark)
+            # Two reads that were due may have become one.
+            for waiter in self._waiters:
+                waiter.expect_at_most(read.uuid, self._agenda.reads_due(read.uuid))
+
+    # -- what came back -------------------------------------------------------------------------
+
+    def _returned(self, batch: Batch) -> None:
+        if self._closed:
+            return
+        for result in batch.take_results():
+            self._read(result)
+        if self._agenda.in_flight <= len(self.stuck):
+            self._spent.clear()  # nothing is under way that the lock could be lost to
+        self._lanes.tend()
+        self._pump()
+
+    def _read(self, result: Result) -> None:
+        self.reads += 1
+        self.stuck.discard(result.uuid)
+        self._agenda.done(result.uuid)
+        try:
+            self._tell(result)
+        except Exception as error:  # noqa: BLE001 - a listener's fault stops no other domain's read
+            self._loop.call_exception_handler(
+                {"message": "asynchost: telling of a read failed", "exception": error}
+            )
+        self._settled(result.uuid, came_back=True)
+
+    def _tell(self, result: Result) -> None:
+        uuid, mark, observation, error = result
+        if isinstance(error, HypervisorUnavailableError):
+            self._connection.declare_lost(error.reason)
+        elif error is not None:
+            self._failed(uuid, str(error))
+        else:
+            self._failures.pop(uuid, None)
+            in_postcopy = (
+                observation is not None and (observation.state, observation.reason) == _IN_POSTCOPY
+            )
+            # A mark that came during the read may be the migration's.
+            if not in_postcopy and not self._agenda.reads_due(uuid):
+                self._migrating.discard(uuid)
+            if observation is None:
+                self._sink.gone(uuid, mark)
+            else:
+                self._sink.observed(observation, mark)
+
+    def _failed(self, uuid: str, reason: str) -> None:
+        """Anything but "no such domain" means: try again, and never "gone"."""
+        failures = self._failures[uuid] = self._failures.get(uuid, 0) + 1
+        doublings = min(failures - 1, _MOST_DOUBLINGS)
+        self.look_again(uuid, min(self._look_again_seconds * 2**doublings, _RETRY_BOUND_SECONDS))
+        self._sink.unreadable(uuid, reason, stuck=False)
+
+    def _settled(self, uuid: str, *, came_back: bool) -> None:
+        for waiter in self._waiters:
+            waiter.settled(uuid, came_back=came_back)
+
+    # -- reads that are late --------------------------------------------------------------------
+
+    def _look_for_late(self) -> None:
+        self._tick = None
+        now = monotonic()
+        for lane in list(self._lanes):
+            late = lane.late(now)
+            if late is None:
+                continue
+            batch, uuid, seconds = late
+            # The others need not wait for this one.
+            for waiting in lane.batches:
+                self._take_back(lane, waiting)
+            results = batch.take_results()
+            for result in results:
+                self._read(result)
+            came_back = any(result.uuid == uuid for result in results)
+            if seconds >= self._deadline_seconds and not came_back and uuid not in self.stuck:
+                self._call_stuck(uuid)
+        self._lanes.tend()
+        self._pump()
+
+    def _call_stuck(self, uuid: str) -> None:
+        self.stuck.add(uuid)
+        reason = f"no answer within {self._deadline_seconds:g} s"
+        self._sink.unreadable(uuid, reason, stuck=True)
+        self._settled(uuid, came_back=False)
+
+    # -- looking again --------------------------------------------------------------------------
+
+    def _plan_look(self) -> None:
+        at = self._agenda.next_look
+        if at is not None and (self._look is None or at < self._look.when()):
+            if self._look is not None:
+                self._look.cancel()
+            self._look = self._loop.call_at(at, self._wake)
+
+    def _wake(self) -> None:
+        self._look = None
+        # A millisecond of grace: the loop rounds its timers to its clock's resolution.
+        self._agenda.wake(self._loop.time() + 0.001)
+        self._plan_look()
+        self._pump()
+
+    def close(self) -> None:
+        """Read no more. What is still under way is forgotten; waiters are let go."""
+        self._closed = True
+        if self._loop.is_closed():
+            return
+        for timer in (self._tick, self._look):
+            if timer is not None:
+                timer.cancel()
+        for lane in self._lanes:
+            for batch in lane.batches:
+                batch.take_back()
+                batch.spent.clear()
+        self._domains.clear()
+        self._spent.clear()
+        self._lanes.close()
+        for waiter in self._waiters:
+            if not waiter.future.done():
+                waiter.future.set_exception(
+                    HypervisorUnavailableError(self._connection.uri, "the connection was lost")
+                )
+
+    async def aclose(self) -> None:
+        """:meth:`close`, and wait for the spare connections to close. Cancelling is safe."""
+        self.close()
+        await self._lanes.aclose()
+
+
+class _Waiter:
+    """Somebody who waits for a set of domains to be read."""
+
+    __slots__ = ("expected", "future")
+
+    def __init__(self, expected: dict[str, int], future: asyncio.Future[None]) -> None:
+        self.expected = expected  # the number of reads that must come back, per domain
+        self.future = future
+
+    def expect_at_most(self, uuid: str, reads: int) -> None:
+        if uuid in self.expected:
+            self.expected[uuid] = min(self.expected[uuid], reads)
+
+    def settled(self, uuid: str, *, came_back: bool) -> None:
+        remaining = self.expected.get(uuid)
+        if remaining is None:
+            return
+        if came_back and remaining > 1:
+            self.expected[uuid] = remaining - 1
+            return
+        del self.expected[uuid]
+        if not self.expected and not self.future.done():
+            self.future.set_result(None)

@@ -1,0 +1,382 @@
+"""Keeps one host observed: connects, resyncs, follows events, audits, reconnects, for ever.
+
+What it finds goes to one sink, on the loop: it keeps no totals itself. At each connect the
+order is what makes it gap-free: register the events, then list, then read again whatever became
+dirty meanwhile, then publish.
+
+Memory: the reader's, and during a resync one observation per active domain.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+from random import random
+from typing import Any, Protocol
+
+from asynchost.accounting import DOMAIN_0_UUID, Accounting, is_starting_up
+from asynchost.agenda import Mark
+from asynchost.backoff import Backoff
+from asynchost.errors import (
+    CallTimeoutError,
+    HypervisorRefusedError,
+    HypervisorUnavailableError,
+)
+from asynchost.hypervisor.connection import Connection, close_orphans
+from asynchost.hypervisor.disk_watch import DiskWatch
+from asynchost.hypervisor.domain_events import DomainEvent
+from asynchost.hypervisor.event_loop import EVENT_LOOP
+from asynchost.hypervisor.host_facts import read_facts, read_node
+from asynchost.hypervisor.reader import Reader, ReadSink
+from asynchost.hypervisor.together import together
+from asynchost.log import get_logger
+from asynchost.model import Cause, DiskUsage, HostFacts, Observation
+from asynchost.settings import MonitorSettings
+
+# An audit reads in chunks spread over this share of its interval, after the rest of it, so that
+# no domain goes unread for longer than one interval, counted from the resync on.
+_SPREAD_SHARE = 0.8
+_CHUNK = 16
+# For so long a starting domain is looked at every look-again time; then the audit has it.
+_STARTING_UP_SECONDS = 60.0
+
+
+class SourceSink(ReadSink, Protocol):
+    """Who is told what a source finds. Called on the loop; must not raise, must not wait."""
+
+    def connected(self, generation: int, hypervisor_type: str) -> None:
+        """A connection is open; nothing is known through it yet."""
+
+    def event_missing(self, name: str) -> None:
+        """This libvirt, or this driver, does not have an event."""
+
+    def disconnected(self, error: HypervisorUnavailableError | HypervisorRefusedError) -> None:
+        """The connection is lost, or could not be opened: what is known is stale."""
+
+    def event_received(self) -> None:
+        """libvirt sent a domain event; the read that it causes follows."""
+
+    def audited(self) -> None:
+        """An audit has read every domain."""
+
+    def resynced(self, observations: Iterable[Observation], unread: frozenset[str]) -> None:
+        """A full listing, with everything that changed while it was made."""
+
+    def facts_read(self, facts: HostFacts) -> None:
+        """What the host is, or that it has changed."""
+
+    def disk_read(self, disk: DiskUsage | None, reason: str | None) -> None:
+        """The disk's figures; None with the reason where they cannot be had."""
+
+    def known_uuids(self) -> Iterable[str]:
+        """The domains that are counted now."""
+
+
+class Source:
+    """The supervised connection to one host."""
+
+    def __init__(self, uri: str, settings: MonitorSettings, sink: SourceSink) -> None:
+        self._uri = uri
+        self._settings = settings
+        self._sink = sink
+        self._log = get_logger("asynchost.hypervisor", uri=uri)
+        self._generation = 0
+        self._reader: Reader | None = None
+        self._listing: Connection | None = None
+        self._staged: dict[str, Observation] | None = None
+        self._published = False
+        self._unread: set[str] = set()
+        self._starting: dict[str, float] = {}
+        self._has_domain_0 = False
+        self._facts: HostFacts | None = None
+        self._disk = DiskWatch(uri, settings, sink.disk_read)
+
+    # -- the life of the connection ------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Watch the host until cancelled; closes everything it opened.
+
+        Raises :class:`HypervisorRefusedError` when libvirt refuses the *first* connection:
+        later, what was right once is waited for.
+        """
+        loop = asyncio.get_running_loop()
+        EVENT_LOOP.register()
+        EVENT_LOOP.attach(loop)
+        backoff = Backoff(random)
+        try:
+            close_orphans()
+            if not await EVENT_LOOP.is_served():
+                raise HypervisorRefusedError(
+                    self._uri,
+                    "this program has registered a libvirt event loop that nothing runs",
+                    "run it in a thread (virEventRunDefaultImpl), or do not register it",
+                )
+            while True:
+                events = Connection(self._uri, self._settings)
+                listing = Connection(self._uri, self._settings)
+                try:
+                    await self._live(events, listing, backoff)
+                except HypervisorRefusedError as error:
+                    if self._generation == 0:
+                        raise
+                    self._sink.disconnected(error)
+                except HypervisorUnavailableError as error:
+                    self._sink.disconnected(error)
+                finally:
+                    # A loop that was closed under it closes nothing any more; the next one does.
+                    if not loop.is_closed():
+                        await self._close(events, listing)
+                await asyncio.sleep(backoff.next_delay())
+        finally:
+            if not loop.is_closed():
+                await self._disk.aclose()
+                # One more round, so that libvirt lets go of what was closed.
+                await asyncio.sleep(0)
+                EVENT_LOOP.detach(loop)
+
+    async def _close(self, events: Connection, listing: Connection) -> None:
+        reader, self._reader, self._listing = self._reader, None, None
+        # Begun without waiting, so that a second cancellation comes too late.
+        events.close()
+        listing.close()
+        await asyncio.gather(
+            events.aclose(), listing.aclose(), *(() if reader is None else (reader.aclose(),))
+        )
+
+    async def _live(self, events: Connection, listing: Connection, backoff: Backoff) -> None:
+        """One time connected, from opening to loss. Returns only by raising."""
+        await events.open()
+        if events.in_process:
+            listing = events
+        else:
+            await listing.open()
+        kind = await events.ask("virConnectGetType", lambda handle: handle.getType())
+        self._generation += 1
+        self._has_domain_0 = Accounting(kind).has_domain_0
+        self._starting.clear()
+        self._sink.connected(self._generation, kind)
+        self._listing = listing
+        self._reader = Reader(
+            events,
+            listing,
+            lambda: Connection(self._uri, self._settings),
+            self,
+            self._settings,
+        )
+        try:
+            await together(
+                self._fail_when_lost(events),
+                self._fail_when_lost(listing),
+                self._follow(events, listing, self._reader, backoff),
+            )
+        finally:
+            # What is read from here on would move totals that are frozen.
+            self._published = False
+            self._reader.close()
+
+    async def _follow(
+        self, events: Connection, listing: Connection, reader: Reader, backoff: Backoff
+    ) -> None:
+        await self._resync(events, listing, reader)
+        backoff.reset()
+        await together(
+            self._keep_facts(listing),
+            self._disk.run(),
+            self._second_resync(),
+            self._audit_for_ever(),
+        )
+
+    async def _fail_when_lost(self, connection: Connection) -> None:
+        raise await asyncio.shield(connection.lost)
+
+    # -- resync, audit -------------------------------------------------------------------------
+
+    async def _resync(self, events: Connection, listing: Connection, reader: Reader) -> None:
+        self._staged, self._unread = {}, set()
+        try:
+            await events.subscribe(self._on_event)
+            for name in events.missing_events:
+                self._sink.event_missing(name)
+            domains = await self._list_at_connect(listing, reader)
+            await reader.read_all(list(domains), Mark(Cause.RESYNC), domains)
+            await events.catch_up()
+            await reader.settle()
+            staged = self._staged
+        finally:
+            self._staged = None
+        self._published = True
+        self._sink.resynced(staged.values(), frozenset(self._unread - staged.keys()))
+
+    async def _list_at_connect(self, listing: Connection, reader: Reader) -> dict[str, Any]:
+        """List, however long that takes: one locked domain blocks every listing.
+
+        Which one it is, reading those that were counted before tells: its read hangs as well.
+        A new connection would be no better off, so this one waits.
+        """
+
+        def probe() -> None:
+            for uuid in self._sink.known_uuids():
+                reader.mark(uuid, Mark(Cause.LOOK_AGAIN, "probed"))
+
+        loop = asyncio.get_running_loop()
+        while True:
+            patience = loop.call_later(self._settings.call_deadline_seconds, probe)
+            try:
+                return await listing.list_active()
+            except CallTimeoutError as error:
+                self._log.warning(
+                    "listing blocked, still not ready",
+                    reason=error.reason,
+                    stuck=sorted(reader.stuck),
+                )
+            finally:
+                patience.cancel()
+
+    async def audit(self) -> None:
+        """List, and read every domain that is listed or counted, now.
+
+        Raises :class:`HypervisorUnavailableError`; the ledger is then as it was. Cancelling is
+        safe.
+        """
+        await self._recount(Cause.AUDIT, spread_seconds=0.0)
+
+    async def _recount(self, cause: Cause, spread_seconds: float) -> None:
+        connection, reader = self._listing, self._reader
+        if connection is None or reader is None or not self._published:
+            raise HypervisorUnavailableError(self._uri, "not connected")
+        loop = asyncio.get_running_loop()
+        start = loop.time()  # what the listing takes is not added to the interval
+        # The listing decides only who is read. A domain that it does not name may have been
+        # started since, so that one is read as well, and only its own answer counts.
+        blocked = None
+        try:
+            listed = await connection.list_active()
+        except CallTimeoutError as error:
+            # One locked domain blocks every listing. Those that are counted can be read all the
+            # same, and the locked one is named by it.
+            listed, blocked = {}, error
+        known = set(self._sink.known_uuids())
+        # What only one of the two knows came or went unseen: read at once, not in its turn.
+        unseen = [] if blocked is not None else sorted(known ^ listed.keys())
+        uuids = sorted({*listed, *known}.difference(unseen))
+        chunks = range(0, len(uuids), _CHUNK)
+        # Those that answer are read in an instant. If libvirtd itself stands still, nobody does,
+        # and it is the keepalive's business, not the audit's, to wait for that.
+        patience = (
+            None if blocked is None else spread_seconds + self._settings.call_deadline_seconds
+        )
+        try:
+            async with asyncio.timeout(patience):
+                if blocked is None:
+                    await self._refresh_node(connection)
+                await reader.read_all(unseen, Mark(cause), listed)
+                for number, first in enumerate(chunks):
+                    await asyncio.sleep(start + spread_seconds * number / len(chunks) - loop.time())
+                    await reader.read_all(uuids[first : first + _CHUNK], Mark(cause), listed)
+        except TimeoutError:
+            pass  # only where the listing is blocked, which is raised below
+        finally:
+            listed.clear()  # a traceback may keep this frame, and each domain the connection
+        if blocked is not None:
+            raise blocked
+        if cause is Cause.AUDIT:
+            self._sink.audited()
+
+    async def _second_resync(self) -> None:
+        if self._settings.second_resync_seconds:
+            await asyncio.sleep(self._settings.second_resync_seconds)
+            await self._try_recount(Cause.RESYNC, spread_seconds=0.0)
+
+    async def _audit_for_ever(self) -> None:
+        interval = self._settings.audit_interval_seconds
+        if interval == 0:
+            return
+        loop = asyncio.get_running_loop()
+        due = loop.time() + interval * (1 - _SPREAD_SHARE)
+        while True:
+            await asyncio.sleep(due - loop.time())
+            await self._try_recount(Cause.AUDIT, interval * _SPREAD_SHARE)
+            due = max(due + interval, loop.time())
+
+    async def _try_recount(self, cause: Cause, spread_seconds: float) -> None:
+        try:
+            await self._recount(cause, spread_seconds)
+        except (HypervisorUnavailableError, HypervisorRefusedError) as error:
+            # The events go on, so the totals stand; a dead connection is told of elsewhere.
+            self._log.warning("audit incomplete, totals stand", reason=str(error))
+
+    # -- facts ---------------------------------------------------------------------------------
+
+    async def _keep_facts(self, connection: Connection) -> None:
+        backoff = Backoff(random)
+        while True:
+            try:
+                facts = await connection.ask(
+                    "virConnectGetCapabilities", read_facts, self._settings.listing_deadline_seconds
+                )
+            except (HypervisorUnavailableError, HypervisorRefusedError) as error:
+                # The totals need no facts. If the connection is dead, that is told elsewhere.
+                self._log.warning("host facts not available, no row yet", reason=str(error))
+                await asyncio.sleep(backoff.next_delay())
+            else:
+                self._tell_facts(facts)
+                return
+
+    async def _refresh_node(self, connection: Connection) -> None:
+        if self._facts is None:
+            return
+        try:
+            vcpus, memory_mb = await connection.ask("virNodeGetInfo", read_node)
+        except (HypervisorUnavailableError, HypervisorRefusedError) as error:
+            self._log.warning("host's CPUs and memory not read again", reason=str(error))
+            return
+        self._tell_facts(replace(self._facts, vcpus=vcpus, memory_mb=memory_mb))
+
+    def _tell_facts(self, facts: HostFacts) -> None:
+        if facts != self._facts:
+            self._facts = facts
+            self._sink.facts_read(facts)
+
+    # -- what comes in, on the loop ------------------------------------------------------------
+
+    def _on_event(self, event: DomainEvent) -> None:
+        if self._reader is None:
+            return
+        self._sink.event_received()
+        if event.disk:
+            self._disk.look_soon()
+        self._reader.event(event)
+        if self._has_domain_0:
+            # Its memory makes room for a guest's without an event of its own.
+            self._reader.mark(DOMAIN_0_UUID, Mark(Cause.EVENT, "another domain's event"))
+
+    def observed(self, observation: Observation, mark: Mark) -> None:
+        """See :class:`ReadSink`; held back while a resync is being put together."""
+        self._follow_start(observation)
+        if self._staged is not None:
+            self._staged[observation.uuid] = observation
+        elif self._published:
+            self._sink.observed(observation, mark)
+
+    def _follow_start(self, observation: Observation) -> None:
+        """Look again while a domain is starting up: a start that fails late sends no event."""
+        if not is_starting_up(observation):
+            self._starting.pop(observation.uuid, None)
+            return
+        now = asyncio.get_running_loop().time()
+        since = self._starting.setdefault(observation.uuid, now)
+        if self._reader is not None and now - since < _STARTING_UP_SECONDS:
+            self._reader.look_again(observation.uuid)
+
+    def gone(self, uuid: str, mark: Mark) -> None:
+        """See :class:`ReadSink`."""
+        self._starting.pop(uuid, None)
+        self._unread.discard(uuid)
+        if self._staged is not None:
+            self._staged.pop(uuid, None)
+        elif self._published:
+            self._sink.gone(uuid, mark)
+
+    def unreadable(self, uuid: str, reason: str, *, stuck: bool) -> None:
+        """See :class:`ReadSink`."""
+        self._unread.add(uuid)
+        self._sink.unreadable(uuid, reason, stuck=stuck)

@@ -1,0 +1,42 @@
+"""What can be told from a libvirt connection URI without opening it. Pure text."""
+
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from asynchost.errors import HypervisorRefusedError
+
+# The drivers that report domain events.
+_DRIVERS: Final = ("qemu", "lxc", "xen", "bhyve", "vz", "ch", "test")
+_TRANSPORTS: Final = ("tls", "tcp", "ssh", "unix", "ext", "libssh", "libssh2")
+
+
+def check_uri(uri: str) -> SplitResult:
+    """Split the URI.
+
+    Raises :class:`HypervisorRefusedError` for a scheme that libvirt, or this program, does not
+    know: libvirt itself takes such a one for a daemon that is not up, and would be waited for.
+    """
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port
+    except ValueError as error:
+        raise HypervisorRefusedError(uri, str(error), "write DRIVER[+TRANSPORT]://HOST/PATH") from (
+            None
+        )
+    driver, _, transport = parts.scheme.partition("+")
+    if driver not in _DRIVERS:
+        raise HypervisorRefusedError(
+            uri,
+            f"unknown driver {driver!r}" if driver else "it names no driver",
+            f"use one of {', '.join(_DRIVERS)}, as in qemu:///system",
+        )
+    if transport and transport not in _TRANSPORTS:
+        raise HypervisorRefusedError(
+            uri, f"unknown transport {transport!r}", f"use one of {', '.join(_TRANSPORTS)}"
+        )
+    return parts
+
+
+def is_local(uri: str) -> bool:
+    """Whether the URI names no host part: its hypervisor is this machine's."""
+    return not check_uri(uri).netloc

@@ -1,0 +1,297 @@
+"""The reader: what an event marked first, one read at a time per domain, and stuck ones apart."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from asynchost.agenda import Mark
+from asynchost.errors import HypervisorUnavailableError
+from asynchost.hypervisor.connection import Connection
+from asynchost.hypervisor.domain_events import DomainEvent
+from asynchost.hypervisor.reader import Reader
+from asynchost.model import Cause, DomainState, Observation
+from asynchost.settings import MonitorSettings
+from tests.support.libvirtd import silence_libvirt
+from tests.support.waiting import eventually, eventually_equal
+from tests.unit.hypervisor.domains import DEADLINE_SECONDS, Domain
+
+EVENT = Mark(Cause.EVENT, "event")
+AUDIT = Mark(Cause.AUDIT)
+UNKNOWN = "6f000000-0000-4000-8000-00000000dead"
+TEST_UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"
+"""The one domain that libvirt's test driver begins with."""
+# A deadline that no read misses but one that hangs, and looks that come soon after.
+SETTINGS = MonitorSettings(call_deadline_seconds=0.5, look_again_seconds=0.05)
+
+
+class Sink:
+    """Everything that was told, in its order."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+        self.marks: list[Mark] = []
+        self.observations: list[Observation] = []
+
+    def observed(self, observation: Observation, mark: Mark) -> None:
+        """A domain was read."""
+        self.told.append(("observed", observation.uuid))
+        self.observations.append(observation)
+        self.marks.append(mark)
+
+    def gone(self, uuid: str, mark: Mark) -> None:
+        """There is no such domain."""
+        self.told.append(("gone", uuid))
+        self.marks.append(mark)
+
+    def unreadable(self, uuid: str, reason: str, *, stuck: bool) -> None:
+        """A read failed, or hangs."""
+        self.told.append(("stuck" if stuck else "failed", uuid))
+
+
+@pytest.fixture
+def sink() -> Sink:
+    """Who is told."""
+    return Sink()
+
+
+async def opened() -> Connection:
+    """A connection to libvirt's test driver, inside this process."""
+    connection = Connection("test:///default", SETTINGS)
+    await connection.open()
+    return connection
+
+
+@pytest.fixture
+async def reader(sink: Sink, gated: "Gated") -> AsyncIterator[Reader]:
+    """A reader of two connections, as of a libvirtd; they share the one host of this process."""
+    silence_libvirt()
+    events, listing = await opened(), await opened()
+    # As of a daemon: another connection is the same host.
+    events.in_process = listing.in_process = False
+    reader = Reader(events, listing, lambda: Connection(events.uri, SETTINGS), sink, SETTINGS)
+    yield reader
+    gated.open_all()
+    await reader.aclose()
+    await events.aclose()
+    await listing.aclose()
+
+
+class Gated:
+    """Domains whose reads wait for the test."""
+
+    def __init__(self) -> None:
+        self._domains: list[Domain] = []
+
+    def __call__(self, uuid: str) -> Domain:
+        self._domains.append(Domain(uuid, open_gate=False))
+        return self._domains[-1]
+
+    def open_all(self) -> None:
+        """Let every read return."""
+        for domain in self._domains:
+            domain.gate.set()
+
+
+@pytest.fixture
+def gated() -> Iterator[Gated]:
+    """Make domains that block until their gate is opened, or the test ends."""
+    gated = Gated()
+    yield gated
+    gated.open_all()
+
+
+def event(domain: Domain, **more: bool) -> DomainEvent:
+    """An event of the domain."""
+    return DomainEvent(domain.uuid, domain, "event", **more)
+
+
+async def test_an_events_domain_is_read_and_told(reader: Reader, sink: Sink) -> None:
+    """Through the event's own object, with the event's word for it."""
+    domain = Domain("a")
+    reader.event(event(domain))
+    await reader.settle()
+    assert sink.told == [("observed", "a")]
+    assert sink.marks == [EVENT]
+    assert sink.observations[0].vcpus == 2
+    assert reader.reads == 1
+
+
+async def test_a_burst_of_events_of_one_domain_is_one_read(reader: Reader, sink: Sink) -> None:
+    """They say the same: read it."""
+    domain = Domain("a")
+    for _ in range(50):
+        reader.event(event(domain))
+    await reader.settle()
+    assert domain.reads == 1
+
+
+async def test_a_domain_marked_while_it_is_read_is_read_once_more(
+    reader: Reader, sink: Sink, gated: Gated
+) -> None:
+    """Never twice at the same time."""
+    domain = gated("a")
+    reader.event(event(domain))
+    await eventually(domain.entered.is_set)
+    for _ in range(3):
+        reader.event(event(domain))
+    settled = asyncio.create_task(reader.settle())
+    await asyncio.sleep(0)
+    assert domain.reads == 1
+    domain.gate.set()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await settled
+    assert domain.reads == 2
+    assert sink.told == [("observed", "a"), ("observed", "a")]
+
+
+async def test_a_domain_that_libvirt_does_not_know_is_gone(reader: Reader, sink: Sink) -> None:
+    """It is looked up by its UUID where no event brought an object."""
+    reader.mark(UNKNOWN, AUDIT)
+    await reader.settle()
+    assert sink.told == [("gone", UNKNOWN)]
+    assert sink.marks == [AUDIT]
+
+
+async def test_an_event_does_not_wait_for_the_audit(
+    reader: Reader, sink: Sink, gated: Gated
+) -> None:
+    """Each has a connection, and so a thread, of its own."""
+    first, urgent = gated("audit-0"), Domain("event")
+    domains = {"audit-0": first} | {f"audit-{n}": Domain(f"audit-{n}") for n in range(1, 8)}
+    audit = asyncio.create_task(reader.read_all(domains, AUDIT, dict(domains)))
+    await eventually(first.entered.is_set)
+    reader.event(event(urgent))
+    await eventually_equal(lambda: sink.told, [("observed", "event")])
+    first.gate.set()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await audit
+    assert sorted(uuid for _, uuid in sink.told) == sorted([*domains, "event"])
+
+
+async def test_a_stuck_domain_is_told_and_is_not_waited_for(
+    reader: Reader, sink: Sink, gated: Gated
+) -> None:
+    """Nor read again before that call has returned; then it is, for what was marked meanwhile."""
+    stuck = gated("stuck")
+    reader.event(event(stuck))
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await reader.settle()
+        assert reader.stuck == {"stuck"}
+        reader.event(event(stuck))
+        await reader.settle()
+        await reader.read_all(["stuck"], AUDIT)
+    assert sink.told == [("stuck", "stuck")]
+    assert stuck.reads == 1
+    stuck.gate.set()
+    await eventually_equal(lambda: sink.told[1:], 2 * [("observed", "stuck")])
+    assert reader.stuck == set()
+
+
+async def test_other_domains_are_read_through_a_spare_connection(
+    reader: Reader, sink: Sink, gated: Gated
+) -> None:
+    """Those that wait behind the one that hangs; libvirt's test driver has but one of its own."""
+    stuck, others = gated("stuck"), [f"6f000000-0000-4000-8000-{n:012}" for n in range(5)]
+    reader.event(event(stuck))
+    await eventually(stuck.entered.is_set)
+    for uuid in (*others, TEST_UUID):
+        reader.mark(uuid, EVENT)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await reader.settle()
+    assert sorted(told for told in sink.told if told[0] != "stuck") == sorted(
+        [*(("gone", uuid) for uuid in others), ("observed", TEST_UUID)]
+    )
+    stuck.gate.set()
+    await eventually(lambda: ("observed", "stuck") in sink.told)
+    await eventually_equal(lambda: len(list(reader._lanes)), 2)
+
+
+async def test_a_read_that_fails_is_repeated(reader: Reader, sink: Sink) -> None:
+    """Soon, and never taken for "gone"; the test driver's own domain stands in the second time."""
+    domain = Domain(TEST_UUID)
+    domain.failures = 1
+    reader.event(event(domain))
+    await eventually_equal(lambda: sink.told, [("failed", domain.uuid), ("observed", domain.uuid)])
+    assert sink.marks == [Mark(Cause.LOOK_AGAIN)]
+
+
+async def test_an_event_that_comes_before_its_number_is_looked_at_again(
+    reader: Reader, sink: Sink
+) -> None:
+    """After the look-again time, however many such events there were."""
+    uuid = TEST_UUID
+    domain = Domain(uuid)
+    for _ in range(3):
+        reader.event(event(domain, look_again=True))
+    await eventually_equal(lambda: len(sink.told), 2)
+    assert [mark.cause for mark in sink.marks] == [Cause.EVENT, Cause.LOOK_AGAIN]
+
+
+async def test_a_migrating_domains_reason_is_asked_until_it_is_over(
+    reader: Reader, sink: Sink
+) -> None:
+    """Post-copy stays; any other answer ends it."""
+    domain = Domain("a")
+    domain.state_values = (DomainState.RUNNING, 10)
+    reader.event(event(domain, migration=True))
+    await reader.settle()
+    reader.event(event(domain))
+    await reader.settle()
+    domain.state_values = (DomainState.RUNNING, 5)
+    reader.event(event(domain))
+    await reader.settle()
+    reader.event(event(domain))
+    await reader.settle()
+    assert domain.calls.count("state") == 3
+    assert [one.reason for one in sink.observations] == [10, 10, 5, 0]
+
+
+async def test_read_all_reads_each_domain_from_now_on(
+    reader: Reader, sink: Sink, gated: Gated
+) -> None:
+    """A read that was under way before does not count."""
+    domain = gated("a")
+    reader.event(event(domain))
+    await eventually(domain.entered.is_set)
+    read = asyncio.create_task(reader.read_all(["a"], AUDIT, {"a": domain}))
+    await asyncio.sleep(0)
+    domain.gate.set()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await read
+    assert domain.reads == 2
+
+
+async def test_nothing_to_read_is_no_wait(reader: Reader) -> None:
+    """An idle host settles at once."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await reader.settle()
+        await reader.read_all([], AUDIT)
+
+
+async def test_many_domains_are_read_once_each(reader: Reader, sink: Sink) -> None:
+    """In batches, without a look-up where the listing brought the object."""
+    domains = {f"{n}": Domain(f"{n}") for n in range(500)}
+    listed = dict(domains)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await reader.read_all(list(domains), Mark(Cause.RESYNC), listed)
+    assert sorted(uuid for _, uuid in sink.told) == sorted(domains)
+    assert {domain.reads for domain in domains.values()} == {1}
+    assert listed == {}
+
+
+async def test_closing_lets_waiters_go_and_tells_nothing_more(
+    reader: Reader, sink: Sink, gated: Gated
+) -> None:
+    """The connection is lost: what still comes back is of no use."""
+    domain = gated("a")
+    reader.event(event(domain))
+    waiting = asyncio.create_task(reader.settle())
+    await eventually(domain.entered.is_set)
+    reader.close()
+    with pytest.raises(HypervisorUnavailableError, match="the connection was lost"):
+        await waiting
+    domain.gate.set()
+    reader.event(event(Domain("b")))
+    await eventually_equal(lambda: reader._lanes.events.connection.thread.in_flight, set())
+    assert sink.told == []
