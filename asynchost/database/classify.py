@@ -1,0 +1,93 @@
+"""What an error code of MySQL or MariaDB asks for.
+
+Pure: integers in, classes out, plus the one internal error that carries them. Decided by the
+integer code alone: texts are translated, and one class of the driver covers opposite cases.
+A code that is not listed means: reconnect.
+"""
+
+import os
+import ssl
+from enum import Enum
+
+from asynchost.errors import DatabaseUnavailableError
+
+
+class Kind(Enum):
+    """What to do after a failed statement."""
+
+    CONNECTION = "connection"
+    """Close, connect again after a backoff. The statement's outcome is unknown."""
+    SAME_CONNECTION = "same connection"
+    """The server took it back: try again on this connection after a backoff."""
+    RESOURCES = "resources"
+    """Disk, memory, tables are full: try again slowly, and say so."""
+    BAD_ROW = "bad row"
+    """A value of one row is refused: find the row, leave it out, go on with the others."""
+    RESOLVE = "resolve"
+    """The row is not what was thought: find or create it anew."""
+    CONFIGURATION = "configuration"
+    """A person must mend something."""
+
+
+_CODES: dict[Kind, tuple[int, ...]] = {
+    # Listed for the reader: every code that is not listed means the same.
+    Kind.CONNECTION: (
+        *(1040, 1042, 1043, 1047, 1053, 1077, 1079, 1129, 1152, 1158, 1159, 1160, 1161, 1184),
+        *(1203, 1226, 1290, 1792, 1836, 1927, 2003, 2006, 2013, 2014, 2027, 2055, 4031),
+        *(9001, 9002, 9003, 9004, 9005),
+    ),
+    Kind.SAME_CONNECTION: (
+        *(1020, 1180, 1205, 1213, 1317, 1969, 3024, 3101, 3572),
+        *(8002, 8022, 8028, 9007),
+    ),
+    Kind.RESOURCES: (3, 28, 1021, 1030, 1037, 1041, 1114),
+    Kind.BAD_ROW: (167, 1048, 1153, 1264, 1366, 1406),
+    Kind.RESOLVE: (1062,),
+    Kind.CONFIGURATION: (
+        *(1044, 1045, 1049, 1054, 1064, 1142, 1143, 1146, 1227, 1251, 1364, 1665, 1698),
+        *(2026, 2059, 4151),
+    ),
+}
+_KINDS = {code: kind for kind, codes in _CODES.items() for code in codes}
+
+
+class StatementError(DatabaseUnavailableError):
+    """A statement failed; ``kind`` says what to do. Does not leave the package, except as a
+    :class:`~asynchost.errors.DatabaseUnavailableError`."""
+
+    def __init__(self, database: str, code: int | None, reason: str, kind: Kind) -> None:
+        super().__init__(database, code, reason)
+        self.kind = kind
+
+
+def code_of(error: BaseException) -> int | None:
+    """The integer code of a driver's error; None where it has none, as after a timeout."""
+    code = error.args[0] if error.args else None
+    # OSError's first argument is an errno: a different set of numbers.
+    if isinstance(error, OSError) or not isinstance(code, int) or code == 0:
+        return None
+    return code
+
+
+def kind_of(error: BaseException) -> Kind:
+    """What to do after this error of the driver."""
+    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+        return Kind.CONFIGURATION
+    code = code_of(error)
+    return Kind.CONNECTION if code is None else _KINDS.get(code, Kind.CONNECTION)
+
+
+def reason_of(error: BaseException) -> str:
+    """The error's text in one line."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno is not None:
+        # "Can't connect to MySQL server on 'localhost'" hides what the system said. A failed name
+        # lookup has a negative number and its own text.
+        said = os.strerror(cause.errno) if cause.errno > 0 else cause.strerror
+        return f"{_last(error)} ({said})"
+    return _last(error)
+
+
+def _last(error: BaseException) -> str:
+    text = str(error.args[-1]) if error.args else type(error).__name__
+    return " ".join(text.split())

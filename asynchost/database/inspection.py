@@ -1,0 +1,96 @@
+"""Whether the database can be worked with: what is there, what is missing, what is allowed.
+
+Changes nothing, except :func:`apply_schema`, which creates tables that are missing and never
+alters one that is there.
+"""
+
+from typing import NamedTuple
+
+from asynchost.database import schema
+from asynchost.database.refusal import creation, grants
+from asynchost.database.session import Session
+from asynchost.database.statements import literal
+from asynchost.database.url import DatabaseUrl
+from asynchost.errors import DatabaseRefusedError
+
+
+class TableState(NamedTuple):
+    """What :func:`apply_schema` found or did."""
+
+    table: str
+    created: bool
+    """False: it was there, and was left as it is."""
+
+
+async def apply_schema(
+    url: str, *, password: str | None = None, deadline_seconds: float = 30.0
+) -> tuple[TableState, ...]:
+    """Create whichever of the two tables is missing. Nothing that is there is altered.
+
+    :raises DatabaseRefusedError: the database says no, as for want of the right to create.
+    :raises DatabaseUnavailableError: it cannot be reached, or did not answer in time.
+    """
+    parsed = DatabaseUrl.parse(url, password=password)
+    states = []
+    async with await Session.connect(parsed, deadline_seconds) as session:
+        for table in (schema.TABLE, schema.FENCE):
+            there = bool(await _columns(session, table))
+            if not there:
+                await session.write(schema.ddl(table, if_not_exists=True))
+            states.append(TableState(table, created=not there))
+    return tuple(states)
+
+
+async def check(session: Session) -> None:
+    """Find out whether both tables, all their columns and all rights are there.
+
+    :raises DatabaseRefusedError: the first thing that is missing, with the DDL or GRANT for it.
+    """
+    for table, probe in schema.probes():
+        try:
+            await session.query(probe)
+        except DatabaseRefusedError as error:
+            raise await _explain(session, table, error) from error
+
+
+async def _explain(
+    session: Session, table: str, error: DatabaseRefusedError
+) -> DatabaseRefusedError:
+    url = str(session.url)
+    match error.code:
+        case 1146:
+            remedy = f"create it: {creation(table)}; then {await _grants(session)}"
+            return DatabaseRefusedError(url, 1146, f"the table {table} is missing", remedy)
+        case 1054:
+            expected = (
+                schema.COMPUTE_NODES_COLUMNS if table == schema.TABLE else schema.FENCE_COLUMNS
+            )
+            there = await _columns(session, table)
+            missing = [column for column in expected if column not in there]
+            named = f"the table {table} lacks the column {', '.join(missing)}"
+            alter = "; ".join(schema.add_column(table, column) for column in missing)
+            return DatabaseRefusedError(url, 1054, named if missing else error.reason, f"{alter}")
+        case 1142 | 1143:
+            remedy = await _grants(session)
+            # Also the answer where there is no such table, if the account has no right to any.
+            if not await _columns(session, table):
+                remedy = f"create the table if it is missing: {creation(table)}; then {remedy}"
+            return DatabaseRefusedError(url, error.code, error.reason, remedy)
+        case _:
+            return error
+
+
+async def _grants(session: Session) -> str:
+    """The GRANTs for the account as the server knows it."""
+    ((account,),) = await session.query("SELECT CURRENT_USER()")
+    user, _, host = str(account).rpartition("@")
+    return grants(session.url, f"{literal(user)}@{literal(host)}")
+
+
+async def _columns(session: Session, table: str) -> frozenset[str]:
+    """The columns of a table, as far as the account may see them; empty when there is none."""
+    rows = await session.query(
+        "SELECT column_name FROM information_schema.columns"
+        f" WHERE table_schema = DATABASE() AND table_name = {literal(table)}"
+    )
+    return frozenset(str(name).lower() for (name,) in rows)

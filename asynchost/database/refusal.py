@@ -1,0 +1,46 @@
+"""What a refusal of the database means to the person who must mend it.
+
+Pure text: a code and what the server said in, one error with its way out. The statement that
+would mend it is part of the text wherever there is one.
+"""
+
+from asynchost.database import schema
+from asynchost.database.url import DatabaseUrl
+from asynchost.errors import DatabaseRefusedError
+
+_APPLY = "asynchost schema --apply --database URL (as an account that may create tables)"
+
+
+def refusal(url: DatabaseUrl, code: int | None, reason: str) -> DatabaseRefusedError:
+    """The error for a server's refusal with ``code``."""
+    return DatabaseRefusedError(str(url), code, reason, _remedy(url, code))
+
+
+def _remedy(url: DatabaseUrl, code: int | None) -> str:
+    database = f"CREATE DATABASE {schema.quoted(url.database)}"
+    remedies = {
+        (1045, 1698): f"check the password, and whether {url.user!r} may come from this machine",
+        (1227, 1370): f"the account lacks rights: {grants(url)}",
+        (1049,): f"create it: {database}",
+        # An account that may see nothing is not told whether there is something.
+        (1044,): f"create the database if it is missing: {database}; then {grants(url)}",
+        (1142, 1143): f"create the tables if they are missing: {_APPLY}; then {grants(url)}",
+        (1146,): f"create the tables: {_APPLY}; then {grants(url)}",
+        (1364,): "give that column a default: asynchost does not know it",
+        (1665,): "set binlog_format to MIXED or ROW",
+        (1251, 2059, 4151): "give the account another plugin, such as mysql_native_password",
+    }
+    for codes, remedy in remedies.items():
+        if code in codes:
+            return remedy
+    return "ask the server's administrator"
+
+
+def creation(table: str) -> str:
+    """The two ways to create one of the two tables, in one line."""
+    return f"{_APPLY}, or {schema.one_line(schema.ddl(table))}"
+
+
+def grants(url: DatabaseUrl, account: str | None = None) -> str:
+    """The GRANTs of a least-privilege account, in one line."""
+    return "; ".join(schema.grant_statements(url.database, account or f"'{url.user}'@'%'"))

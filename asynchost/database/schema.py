@@ -1,0 +1,149 @@
+"""The two tables: their DDL and the rights on them. Text only; what is really there is
+:mod:`asynchost.database.inspection`'s matter.
+
+``compute_nodes`` stands here exactly as it was published: no key but ``id``, no default.
+``asynchost_fence`` is the companion table that says which agent may write which row, so that
+nobody else's table is altered. Both work on MariaDB 10.11 and MySQL 8.
+"""
+
+TABLE = "compute_nodes"
+FENCE = "asynchost_fence"
+
+COMPUTE_NODES_COLUMNS = {
+    "created_at": "datetime default NULL",
+    "updated_at": "datetime default NULL",
+    "deleted_at": "datetime default NULL",
+    "deleted": "tinyint(1) default NULL",
+    "id": "int(11) NOT NULL auto_increment",
+    "service_id": "int(11) NOT NULL",
+    "vcpus": "int(11) NOT NULL",
+    "memory_mb": "int(11) NOT NULL",
+    "local_gb": "int(11) NOT NULL",
+    "vcpus_used": "int(11) NOT NULL",
+    "memory_mb_used": "int(11) NOT NULL",
+    "local_gb_used": "int(11) NOT NULL",
+    "hypervisor_type": "mediumtext NOT NULL",
+    "hypervisor_version": "int(11) NOT NULL",
+    "cpu_info": "mediumtext NOT NULL",
+    "disk_available_least": "int(11) default NULL",
+    "free_ram_mb": "int(11) default NULL",
+    "free_disk_gb": "int(11) default NULL",
+    "current_workload": "int(11) default NULL",
+    "running_vms": "int(11) default NULL",
+    "hypervisor_hostname": "varchar(255) default NULL",
+}
+"""The 21 columns as published, in their order."""
+
+OWNED_COLUMNS = (
+    *("vcpus", "memory_mb", "local_gb", "vcpus_used", "memory_mb_used", "local_gb_used"),
+    *("hypervisor_type", "hypervisor_version", "cpu_info", "disk_available_least"),
+    *("free_ram_mb", "free_disk_gb", "current_workload", "running_vms", "hypervisor_hostname"),
+)
+"""The columns whose values come from the host; the writer compares and writes these."""
+
+FENCE_COLUMNS = {
+    "node": "varchar(255) NOT NULL",
+    "service": "varchar(255) NOT NULL",
+    "cn_id": "bigint DEFAULT NULL",
+    "term": "bigint NOT NULL",
+    "seq": "bigint NOT NULL",
+    "owner": "varchar(255) NOT NULL",
+    "state": "varchar(16) NOT NULL",
+    "stale_since": "datetime(6) DEFAULT NULL",
+    "seen_at": "datetime(6) NOT NULL",
+    "updated_at": "datetime(6) NOT NULL",
+}
+"""``node`` is the row's ``hypervisor_hostname``, ``service`` its ``service_id`` as text.
+
+``cn_id`` is the row's ``id`` (NULL while a claim runs); ``term`` and ``owner`` say who may write
+it, ``seq`` grows with each write, at ``updated_at``; ``seen_at`` is when ``state`` was last told:
+fresh, stale (since ``stale_since``) or stopped. The later of the two times is the last sign of
+life.
+"""
+
+_INSERTED = tuple(c for c in COMPUTE_NODES_COLUMNS if c not in ("id", "deleted_at"))
+_UPDATED = ("updated_at", "deleted", *OWNED_COLUMNS)
+
+
+def quoted(name: str) -> str:
+    """An identifier in backticks."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def compute_nodes_ddl(*, if_not_exists: bool = False) -> str:
+    """``CREATE TABLE`` of the original table."""
+    lines = [f"  {quoted(name)} {definition}" for name, definition in COMPUTE_NODES_COLUMNS.items()]
+    return _create(TABLE, [*lines, "  PRIMARY KEY  (`id`)"], "utf8", if_not_exists)
+
+
+def fence_ddl(*, if_not_exists: bool = False) -> str:
+    """``CREATE TABLE`` of the companion table."""
+    lines = [f"  {quoted(name)} {definition}" for name, definition in FENCE_COLUMNS.items()]
+    keys = ["  PRIMARY KEY (`node`, `service`)", "  UNIQUE KEY `asynchost_fence_cn_id` (`cn_id`)"]
+    charset = "utf8mb4 COLLATE=utf8mb4_general_ci"
+    return _create(FENCE, [*lines, *keys], charset, if_not_exists)
+
+
+def ddl(table: str, *, if_not_exists: bool = False) -> str:
+    """``CREATE TABLE`` of one of the two tables."""
+    make = compute_nodes_ddl if table == TABLE else fence_ddl
+    return make(if_not_exists=if_not_exists)
+
+
+def one_line(statement: str) -> str:
+    """A statement without its line breaks, for an error's text."""
+    return " ".join(statement.split())
+
+
+def add_column(table: str, column: str) -> str:
+    """``ALTER TABLE`` that adds a missing column; for a person to run, never run here."""
+    columns = COMPUTE_NODES_COLUMNS if table == TABLE else FENCE_COLUMNS
+    return f"ALTER TABLE {quoted(table)} ADD COLUMN {quoted(column)} {columns[column]}"
+
+
+def grant_statements(database: str, account: str = "'asynchost'@'%'") -> tuple[str, ...]:
+    """The rights that the writer needs, column by column, and no other. No DELETE anywhere.
+
+    ``account`` is written as given: ``'user'@'host'``, with its quotes.
+    """
+    where = quoted(database)
+    rights = ", ".join(
+        f"{right} ({', '.join(map(quoted, columns))})"
+        for right, columns in (
+            ("SELECT", COMPUTE_NODES_COLUMNS),
+            ("INSERT", _INSERTED),
+            ("UPDATE", _UPDATED),
+        )
+    )
+    return (
+        f"GRANT {rights} ON {where}.{quoted(TABLE)} TO {account}",
+        f"GRANT SELECT, INSERT, UPDATE ON {where}.{quoted(FENCE)} TO {account}",
+    )
+
+
+def probes() -> tuple[tuple[str, str], ...]:
+    """Statements that need each right and change nothing, with the table they ask for."""
+    return tuple(probe for table in (TABLE, FENCE) for probe in _probes(table))
+
+
+def _probes(table: str) -> list[tuple[str, str]]:
+    read = inserted = updated = tuple(FENCE_COLUMNS)
+    if table == TABLE:
+        read, inserted, updated = tuple(COMPUTE_NODES_COLUMNS), _INSERTED, _UPDATED
+    # The right is asked for when the statement is prepared; WHERE FALSE keeps it from acting.
+    nothing = f"SELECT {', '.join('0' for _ in inserted)} FROM DUAL WHERE FALSE"
+    assignments = ", ".join(f"{quoted(column)} = 0" for column in updated)
+    statements = (
+        f"SELECT {', '.join(map(quoted, read))} FROM {quoted(table)} WHERE FALSE",
+        f"INSERT INTO {quoted(table)} ({', '.join(map(quoted, inserted))}) {nothing}",
+        f"UPDATE {quoted(table)} SET {assignments} WHERE FALSE",
+    )
+    return [(table, statement) for statement in statements]
+
+
+def _create(table: str, lines: list[str], charset: str, if_not_exists: bool) -> str:
+    clause = "IF NOT EXISTS " if if_not_exists else ""
+    body = ",\n".join(lines)
+    return (
+        f"CREATE TABLE {clause}{quoted(table)} (\n{body}\n) ENGINE=InnoDB DEFAULT CHARSET={charset}"
+    )

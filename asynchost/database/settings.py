@@ -1,0 +1,44 @@
+"""The writer's settings, with their units and the reasons for their defaults."""
+
+from dataclasses import dataclass, fields
+
+from asynchost.errors import InvalidSettingError
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSettings:
+    """How a :class:`~asynchost.database.writer.ComputeNodeWriter` behaves. All in seconds.
+
+    :raises InvalidSettingError: a value is out of range.
+    """
+
+    quiet_seconds: float = 0.05
+    """A row is written when its host has been quiet for this long; a guest's start is a burst of
+    events within less. 0: at once."""
+    maximum_delay_seconds: float = 0.5
+    """A row is written at the latest this long after its first unwritten change. 0: at once."""
+    statement_deadline_seconds: float = 5.0
+    """Connecting, or one statement, may take this long; then its outcome is unknown and the
+    connection is given up. More than the second that the server waits for a row's lock."""
+    shutdown_deadline_seconds: float = 5.0
+    """Closing may take this long to write what is dirty. 0: nothing is written any more."""
+    renewal_interval_seconds: float = 60.0
+    """How often the writer says that it still watches hosts whose rows do not change. A reader
+    may take a host for unwatched after three of them."""
+    backoff_initial_seconds: float = 0.5
+    """The bound of the first delay after a failure; it doubles from there."""
+    backoff_maximum_seconds: float = 30.0
+    """The bound of the delay grows up to this."""
+    refusal_retry_seconds: float = 30.0
+    """When a running writer is refused (a dropped table, a revoked right), it tries again after
+    once to twice this long. At the start, it does not try again."""
+
+    def __post_init__(self) -> None:
+        may_be_zero = ("quiet_seconds", "maximum_delay_seconds", "shutdown_deadline_seconds")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in may_be_zero:
+                if not 0 <= value < float("inf"):
+                    raise InvalidSettingError(field.name, value, "give seconds, 0 or more")
+            elif not 0 < value < float("inf"):
+                raise InvalidSettingError(field.name, value, "give seconds, more than 0")

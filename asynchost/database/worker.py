@@ -1,0 +1,276 @@
+"""The writer's one task: when to connect, to write, to try again, to stop.
+
+It owns the session. What is written how is the lane's matter; who may ask for what, the
+writer's. Memory: one entry for each attached host, however long an outage lasts.
+"""
+
+import asyncio
+import os
+import random
+import secrets
+import socket
+
+from asynchost.backoff import Backoff
+from asynchost.database import inspection
+from asynchost.database.alarm import Alarm
+from asynchost.database.attachment import Attachment
+from asynchost.database.classify import Kind
+from asynchost.database.lane import Lane, Setback
+from asynchost.database.session import Session
+from asynchost.database.settings import WriterSettings
+from asynchost.database.url import DatabaseUrl
+from asynchost.errors import AsynchostError, DatabaseRefusedError, DatabaseUnavailableError
+from asynchost.log import get_logger
+
+_NEVER = float("inf")
+_CLAIMS_PER_TURN = 50
+"""Bounds how long the rows that are owned already wait while many are claimed."""
+_RESOURCES_SECONDS = 10.0
+"""A full disk does not empty itself sooner."""
+_LAST_RETRY_SECONDS = 0.1
+"""The pause between attempts while closing, whose number the shutdown deadline bounds."""
+LISTED = 10
+"""How many hosts one line of the log names."""
+
+
+class Worker:
+    """Writes the rows of ``attachments``, from :meth:`open` to the end of :meth:`run`."""
+
+    def __init__(self, url: DatabaseUrl, settings: WriterSettings) -> None:
+        self.attachments: dict[Attachment, None] = {}
+        self._url = url
+        self._settings = settings
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._backoff = new_backoff(settings)
+        self._pending: set[Attachment] = set()
+        self._flushes: list[asyncio.Future[None]] = []
+        """Asked for since the last turn began."""
+        self._waiting: list[asyncio.Future[None]] = []
+        """Asked for before it, and not all written yet."""
+        self._alarm = Alarm()
+        self._closing = asyncio.Event()
+        self._lane: Lane | None = None
+        self._was_accepted = False
+        self._reported_down = False
+        self._reported_setback = False
+        self._log = get_logger("asynchost.database")
+
+    # -- what others may call -----------------------------------------------------------------
+
+    @property
+    def closing(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._closing.is_set()
+
+    def touched(self, attachment: Attachment) -> None:
+        """This host may have to be written at its ``due_at``."""
+        if attachment in self.attachments:
+            self._pending.add(attachment)
+            self._alarm.ring(attachment.due_at)
+
+    def remove(self, attachment: Attachment) -> None:
+        """Write this host no more."""
+        self.attachments.pop(attachment, None)
+        self._pending.discard(attachment)
+
+    def request_flush(self) -> asyncio.Future[None]:
+        """Done when all that is dirty now is written."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._flushes.append(waiter)
+        self._alarm.ring()
+        return waiter
+
+    def refuse_flushes(self, error: BaseException) -> None:
+        """Nothing will be written any more."""
+        for waiter in (*self._flushes, *self._waiting):
+            if not waiter.done():
+                waiter.set_exception(error)
+        self._flushes.clear()
+        self._waiting.clear()
+
+    def stop(self) -> None:
+        """Make :meth:`run` write what is dirty and end."""
+        self._closing.set()
+        self._alarm.ring()
+
+    def abort(self) -> None:
+        """End the session now, whoever uses it."""
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            lane.abort()
+
+    async def connect(self) -> None:
+        """The first connection, before :meth:`run`: raises if it is refused, and only then."""
+        try:
+            await self._open()
+        except DatabaseUnavailableError as error:
+            self._report_down(error)
+
+    async def run(self) -> None:
+        """Serve, and connect again whenever the connection ends; until stopped.
+
+        :raises DatabaseRefusedError: refused, and never accepted before.
+        """
+        while True:
+            try:
+                lane = self._lane or await self._open()
+                await self._serve(lane)
+            except DatabaseRefusedError as error:
+                if not self._was_accepted:
+                    raise
+                self._report_down(error)
+                delay = self._settings.refusal_retry_seconds * (1 + random.random())  # noqa: S311
+            except DatabaseUnavailableError as error:
+                self._report_down(error)
+                delay = self._backoff.next_delay()
+            else:
+                await lane.aclose()
+                return
+            finally:
+                self.abort()
+            if not await self._pause(delay):
+                return
+
+    # -- the connection -----------------------------------------------------------------------
+
+    async def _open(self) -> Lane:
+        session = await Session.connect(self._url, self._settings.statement_deadline_seconds)
+        lane = self._lane = Lane(session, self._owner)
+        try:
+            await inspection.check(session)
+            # What the database holds counts, not what it once said: a crash or a failover may
+            # have lost it, and a write whose answer was lost may have landed.
+            await lane.reconcile(self.attachments)
+        except BaseException:
+            self.abort()
+            raise
+        self._was_accepted = True
+        self._reported_down = False
+        self._log.info("database connected", database=str(self._url))
+        for attachment in self.attachments:
+            attachment.touch()
+        return lane
+
+    async def _pause(self, delay_seconds: float) -> bool:
+        """Wait before the next attempt; False when none is to be made."""
+        if self.closing:
+            if not any(attachment.dirty for attachment in self.attachments):
+                return False
+            await asyncio.sleep(min(delay_seconds, _LAST_RETRY_SECONDS))
+            return True
+        try:
+            async with asyncio.timeout(delay_seconds):
+                await self._closing.wait()
+        except TimeoutError:
+            pass
+        return True
+
+    def _report_down(self, error: AsynchostError) -> None:
+        """Once per change of state; a refusal each time, for it needs a person and comes seldom,
+        except while closing."""
+        refused = isinstance(error, DatabaseRefusedError)
+        if (refused and not self.closing) or not self._reported_down:
+            level = self._log.error if refused else self._log.warning
+            level("database unavailable, trying again", reason=error.message)
+        self._reported_down = True
+
+    # -- the work -----------------------------------------------------------------------------
+
+    async def _serve(self, lane: Lane) -> None:
+        """Write whatever is due, until closing; then write what is dirty and take leave."""
+        loop = asyncio.get_running_loop()
+        interval = self._settings.renewal_interval_seconds
+        # A random phase, so that agents which lost one server together do not tick together.
+        renew_at = loop.time() + random.random() * interval  # noqa: S311
+        while not self.closing:
+            now = loop.time()
+            if due := self._due(now):
+                await self._turn(lane, due)
+            self._release_flushes()
+            if now >= renew_at:
+                await self._renew(lane)
+                renew_at = now + interval
+            # No await between here and the sleep: a ring in between would be lost.
+            if not self._flushes and not self.closing:
+                next_at = min((a.due_at for a in self._pending), default=_NEVER)
+                await self._alarm.sleep(min(next_at, renew_at))
+        await self._turn(lane, list(self.attachments))
+        while retrying := [a for a in self.attachments if a.retrying]:
+            await asyncio.sleep(_LAST_RETRY_SECONDS)
+            await self._turn(lane, retrying)
+        self._waiting += self._flushes
+        self._release_flushes()
+        await lane.renew(self.attachments, stopped=True)
+
+    async def _renew(self, lane: Lane) -> None:
+        """Say that the hosts are watched, and mend what others did to rows that do not change."""
+        await lane.renew(self.attachments)
+        await lane.reconcile(self.attachments)
+        for attachment in self.attachments:
+            # Not those that are pending already: another touch would put their write off.
+            if attachment.dirty and attachment not in self._pending:
+                attachment.touch()
+
+    def _due(self, now: float) -> list[Attachment]:
+        """The hosts to write now: all of them when somebody asked for a flush."""
+        if not self._flushes:
+            return [attachment for attachment in self._pending if attachment.due_at <= now]
+        self._waiting += self._flushes
+        self._flushes.clear()
+        return list(self.attachments)
+
+    async def _turn(self, lane: Lane, due: list[Attachment]) -> None:
+        """Write these hosts now: owned rows first, then those that must be claimed."""
+        for attachment in due:
+            attachment.take()
+            self._pending.discard(attachment)
+        try:
+            setbacks = await lane.flush(due)
+            unclaimed = [a for a in due if a.wanted() is not None]
+            if unclaimed:
+                claimed = unclaimed[:_CLAIMS_PER_TURN]
+                setbacks += await lane.claim(claimed, self._held())
+                setbacks += await lane.flush(claimed)
+            if moved := [a for a in due if a.state_moved]:
+                await lane.renew(moved)
+        except BaseException:
+            for attachment in due:
+                attachment.retry()
+            raise
+        for attachment in unclaimed[_CLAIMS_PER_TURN:]:
+            attachment.retry()
+        self._backoff.reset()
+        self._postpone(setbacks)
+
+    def _held(self) -> dict[int, str]:
+        return {a.row.row_id: a.host for a in self.attachments if a.row is not None}
+
+    def _postpone(self, setbacks: list[Setback]) -> None:
+        """Try these again after a delay; one line says so, and the next one only after success."""
+        errors = [setback.error for setback in setbacks if setback.error is not None]
+        full = any(error.kind is Kind.RESOURCES for error in errors)
+        for setback in setbacks:
+            setback.attachment.postpone(_RESOURCES_SECONDS if full else 0.0)
+        if errors and not self._reported_setback:
+            self._log.warning(
+                "writing again later",
+                hosts=[setback.attachment.host for setback in setbacks[:LISTED]],
+                count=len(setbacks),
+                reason=errors[0].message,
+            )
+        self._reported_setback = bool(errors)
+
+    def _release_flushes(self) -> None:
+        if not self._waiting or any(attachment.retrying for attachment in self.attachments):
+            return
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiting.clear()
+
+
+def new_backoff(settings: WriterSettings) -> Backoff:
+    """Delays as the settings have them."""
+    return Backoff(
+        random.random, settings.backoff_initial_seconds, settings.backoff_maximum_seconds
+    )

@@ -1,0 +1,190 @@
+"""The writer: keeps the rows of the hosts attached to it true, through one session.
+
+The public face of the package. May live here: who is attached, how a writer begins and ends,
+and which error its user gets to see. Must not: SQL, and when to write.
+"""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from asynchost.database.attachment import Attachment
+from asynchost.database.settings import WriterSettings
+from asynchost.database.url import DatabaseUrl
+from asynchost.database.worker import LISTED, Worker, new_backoff
+from asynchost.debounce import Debouncer
+from asynchost.errors import AsynchostError, ClosedError, RowConflictError
+from asynchost.log import get_logger
+from asynchost.model import SnapshotSource
+
+
+class ComputeNodeWriter:
+    """Writes hosts' rows in ``compute_nodes``; use it as ``async with ComputeNodeWriter(url):``.
+
+    ``url`` is ``mysql://user@host:port/database`` or
+    ``mysql://user@localhost/database?unix_socket=/path``; ``password`` is used where it holds
+    none.
+
+    Entering connects once and looks whether tables, columns and rights are there. A server that
+    is merely down is waited for in the background, so that hosts are watched meanwhile.
+
+    :raises InvalidSettingError: (constructor) the URL is not usable.
+    :raises DatabaseRefusedError: (entering) the server answers, and says no.
+
+    Leaving writes what is dirty within ``settings.shutdown_deadline_seconds`` and closes
+    everything, also when it is cancelled: then without writing. A process may hold several
+    writers; all calls belong to the event loop that entered it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        password: str | None = None,
+        settings: WriterSettings = WriterSettings(),  # noqa: B008 - frozen
+    ) -> None:
+        self._settings = settings
+        self._log = get_logger("asynchost.database")
+        self._worker = Worker(DatabaseUrl.parse(url, password=password), settings)
+        self._names: dict[tuple[str, int | None], Attachment] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None
+        self._noticed = asyncio.Event()
+        """Set when :meth:`wait` has something to return or to raise."""
+
+    async def __aenter__(self) -> Self:
+        if self._task is not None or self._worker.closing:
+            raise ClosedError("the writer")
+        try:
+            await self._worker.connect()
+        except BaseException:
+            self._let_go()
+            raise
+        self._task = asyncio.create_task(self._worker.run(), name="asynchost writer")
+        self._task.add_done_callback(self._on_end)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Write what is dirty within the deadline, then close everything.
+
+        When cancelled, it closes everything at once. Closing twice is harmless.
+        """
+        task = self._task
+        self._worker.stop()
+        if task is None:
+            return
+        try:
+            if not task.done():
+                await asyncio.wait({task}, timeout=self._settings.shutdown_deadline_seconds)
+        finally:
+            # A task that is cancelled before its first step cannot close what it was given.
+            task.cancel()
+            self._worker.abort()
+            if not task.done():
+                await asyncio.wait({task})
+            unwritten = [a.host for a in self._worker.attachments if a.dirty]
+            if unwritten:
+                self._log.warning(
+                    "closed with unwritten changes", hosts=unwritten[:LISTED], count=len(unwritten)
+                )
+            self._let_go()
+
+    def attach(self, source: SnapshotSource, *, service_id: int | None = None) -> Attachment:
+        """Keep the row of ``source`` true from now on; may be called before entering.
+
+        The row is found, adopted or created as soon as the source has a complete snapshot.
+        ``service_id`` must match the row's; None takes the one that the single live row of that
+        name has, and 0 where there is none.
+
+        :raises RowConflictError: a host of the same name and service is attached already. Where
+            a name is not known yet, or only the database can tell, :meth:`wait` raises it.
+        :raises ClosedError: the writer was closed, or has ended because it was refused.
+        """
+        if self._worker.closing or (self._task is not None and self._task.done()):
+            raise ClosedError("the writer")
+        name = source.snapshot().name
+        other = None if name is None else self._names.get((name, service_id))
+        if name is not None and other is not None:
+            raise RowConflictError(name, (other.host, source.host))
+        settings = self._settings
+        attachment = Attachment(
+            source,
+            service_id,
+            Debouncer(settings.quiet_seconds, settings.maximum_delay_seconds),
+            new_backoff(settings),
+            clock=asyncio.get_running_loop().time,
+            touched=self._worker.touched,
+            failed=self._fail,
+        )
+        self._worker.attachments[attachment] = None
+        if name is not None:
+            self._names[name, service_id] = attachment
+        attachment.touch()
+        return attachment
+
+    def detach(self, attachment: Attachment) -> None:
+        """Stop writing a host; what is dirty stays unwritten, so :meth:`flush` first."""
+        attachment.close()
+        self._worker.remove(attachment)
+        name = attachment.given_name
+        if name is not None and self._names.get((name, attachment.service_id)) is attachment:
+            del self._names[name, attachment.service_id]
+
+    async def flush(self) -> None:
+        """Write what is dirty now, without waiting for quiet; returns when it is acknowledged.
+
+        While the server is down it waits; bound it with ``asyncio.timeout``. Hosts that are
+        stale, incomplete or no longer written are left out. Cancelling it cancels no write.
+
+        :raises ClosedError: the writer is not entered, or closed before it was written.
+        :raises ConfigurationError: the writer was refused.
+        """
+        task = self._task
+        if task is None or task.done():
+            raise _reason_of_end(task) or ClosedError("the writer")
+        await self._worker.request_flush()
+
+    async def wait(self) -> None:
+        """Run until the writer is closed. Cancelling it cancels nothing else.
+
+        :raises ConfigurationError: the writer was refused, or one of its hosts' rows was.
+        :raises FencedError: another agent has claimed a host's row.
+
+        The first such error is raised, once and again; the other hosts are still written. When
+        the writer itself has ended, what ended it is raised instead, a fault included.
+        """
+        await self._noticed.wait()
+        if self._error is not None:
+            raise self._error
+
+    def _fail(self, error: AsynchostError) -> None:
+        """One host is no longer written."""
+        self._error = self._error or error
+        self._noticed.set()
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        error = _reason_of_end(task)
+        if error is not None:
+            self._log.error("writer ended", reason=str(error))
+            # Whatever befell one host before: now none is written.
+            self._error = error
+        self._noticed.set()
+        self._worker.refuse_flushes(error or ClosedError("the writer"))
+
+    def _let_go(self) -> None:
+        """Stop listening to all hosts."""
+        for attachment in tuple(self._worker.attachments):
+            self.detach(attachment)
+
+
+def _reason_of_end(task: asyncio.Task[None] | None) -> BaseException | None:
+    """Why it ended, if not because it was told to."""
+    return None if task is None or not task.done() or task.cancelled() else task.exception()

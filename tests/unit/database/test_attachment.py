@@ -1,0 +1,252 @@
+"""One host's place in a writer: what is planned, and what an answer means."""
+
+import pytest
+
+from asynchost.backoff import Backoff
+from asynchost.database.attachment import Attachment, Record, Verdict
+from asynchost.database.identity import Claim, How
+from asynchost.database.rows import RowEncoder, Values
+from asynchost.database.statements import FenceKey
+from asynchost.debounce import Debouncer
+from asynchost.errors import AsynchostError, FencedError
+from asynchost.testing import FakeHost
+
+KEY = FenceKey("node", "0")
+
+
+class Bench:
+    """An attachment with its surroundings: a clock that is set, and what it called."""
+
+    def __init__(self, quiet_seconds: float = 1.0) -> None:
+        self.now = 100.0
+        self.host = FakeHost("node")
+        self.touched = 0
+        self.failures: list[AsynchostError] = []
+        self.attachment = Attachment(
+            self.host,
+            None,
+            Debouncer(quiet_seconds, 5.0),
+            Backoff(lambda: 1.0, initial_seconds=2.0),
+            clock=lambda: self.now,
+            touched=self._touch,
+            failed=self.failures.append,
+        )
+
+    def _touch(self, _: Attachment) -> None:
+        self.touched += 1
+
+    @property
+    def values(self) -> Values:
+        return RowEncoder().encode(self.host.snapshot())
+
+    def own(self, term: int = 1, **differing: int) -> None:
+        values = {**self.values, **differing}
+        self.attachment.own(Claim(17, 0, KEY, term, How.ADOPTED, values))
+
+    def record(self, **differing: object) -> Record:
+        return Record(KEY, 17, 1, 0, "me", True, self.values)._replace(**differing)
+
+
+def test_a_change_is_due_after_the_quiet_time() -> None:
+    """And not due any more once it is taken."""
+    bench = Bench()
+    assert bench.attachment.due_at == float("inf")
+    bench.host.start()
+    assert (bench.attachment.due_at, bench.touched) == (101.0, 1)
+    bench.attachment.take()
+    assert bench.attachment.due_at == float("inf")
+
+
+def test_a_claim_comes_before_a_write() -> None:
+    """Without a row there is something to claim, with one something to write."""
+    bench = Bench()
+    wanted = bench.attachment.wanted()
+    assert wanted is not None
+    assert (wanted.name, wanted.values, bench.attachment.plan()) == ("node", bench.values, None)
+    bench.own(vcpus_used=4)
+    assert bench.attachment.wanted() is None
+    write = bench.attachment.plan()
+    assert write is not None
+    assert (write.row_id, write.term, write.seq, write.values) == (17, 1, 1, {"vcpus_used": 0})
+
+
+def test_each_attempt_has_its_own_number() -> None:
+    """A retry is a new write with the newest values."""
+    bench = Bench()
+    bench.own()
+    bench.host.start(vcpus=1)
+    first = bench.attachment.plan()
+    bench.host.start(vcpus=1)
+    second = bench.attachment.plan()
+    assert first is not None
+    assert second is not None
+    assert (first.seq, first.values["vcpus_used"]) == (1, 1)
+    assert (second.seq, second.values["vcpus_used"]) == (2, 2)
+
+
+def test_a_stale_host_is_neither_claimed_nor_written_nor_dirty() -> None:
+    """Unknown is never written."""
+    bench = Bench()
+    bench.host.lose()
+    assert (bench.attachment.wanted(), bench.attachment.dirty) == (None, False)
+    bench.host.find()
+    bench.own()
+    bench.host.lose()
+    bench.host.start()
+    assert (bench.attachment.plan(), bench.attachment.dirty) == (None, False)
+    bench.host.find()
+    assert bench.attachment.dirty
+
+
+@pytest.mark.parametrize(
+    ("record", "verdict"),
+    [
+        ({}, Verdict.KEPT),
+        ({"term": 2}, Verdict.KEPT),
+        ({"term": 2, "owner": "rival"}, Verdict.FENCED),
+        ({"owner": "rival"}, Verdict.FENCED),
+        ({"term": 0}, Verdict.LOST),
+        ({"term": 0, "owner": "rival"}, Verdict.LOST),
+        ({"live": False}, Verdict.LOST),
+        ({"row_id": None, "live": False}, Verdict.LOST),
+        ({"row_id": 18}, Verdict.LOST),
+        (None, Verdict.LOST),
+    ],
+)
+def test_a_record_is_judged(record: dict[str, object] | None, verdict: Verdict) -> None:
+    """Ours, gone, or another agent's: by term first, then owner, then the row."""
+    bench = Bench()
+    bench.own()
+    read = None if record is None else bench.record(**record)
+    assert bench.attachment.judge(read, "me") is verdict
+
+
+def test_a_higher_term_of_our_own_is_taken() -> None:
+    """A claim whose answer was lost."""
+    bench = Bench()
+    bench.own()
+    bench.attachment.judge(bench.record(term=5), "me")
+    assert bench.attachment.term == 5
+
+
+def test_what_was_read_back_is_what_is_known() -> None:
+    """Not what was confirmed before."""
+    bench = Bench()
+    bench.own()
+    bench.attachment.judge(bench.record(values={**bench.values, "vcpus": 3}), "me")
+    write = bench.attachment.plan()
+    assert write is not None
+    assert write.values == {"vcpus": bench.values["vcpus"]}
+
+
+def test_a_fenced_host_is_left_alone() -> None:
+    """It says so once, and no change makes it due again."""
+    bench = Bench()
+    bench.own()
+    bench.host.start()
+    error = bench.attachment.fence(bench.record(term=2, owner="rival"))
+    assert isinstance(error, FencedError)
+    assert bench.failures == [error]
+    bench.host.start()
+    assert (bench.attachment.due_at, bench.attachment.dirty) == (float("inf"), False)
+    assert bench.attachment.wanted() is None
+    assert bench.attachment.sign() is None
+
+
+def test_a_lost_row_is_claimed_above_every_term_that_was_held() -> None:
+    """Also where the guard is gone."""
+    bench = Bench()
+    bench.own(term=7)
+    bench.attachment.lose()
+    wanted = bench.attachment.wanted()
+    assert wanted is not None
+    assert wanted.known_term == 7
+
+
+def test_refused_values_wait_until_one_of_them_differs() -> None:
+    """A bad row is not sent again and again."""
+    bench = Bench()
+    bench.own(vcpus_used=4)
+    assert bench.attachment.plan() is not None
+    bench.attachment.refuse()
+    assert (bench.attachment.plan(), bench.attachment.dirty) == (None, False)
+    bench.host.start()
+    assert bench.attachment.plan() is not None
+
+
+def test_refused_is_what_was_sent_and_not_what_is_now() -> None:
+    """A change while the server said no is a reason to try again, for a write as for a claim."""
+    bench = Bench()
+    assert bench.attachment.wanted() is not None
+    number = bench.host.start()
+    bench.attachment.refuse()
+    assert bench.attachment.wanted() is not None
+    bench.host.stop(number)
+    assert (bench.attachment.wanted(), bench.attachment.dirty) == (None, False)
+    bench.own(vcpus_used=4)
+    assert bench.attachment.plan() is not None
+    number = bench.host.start()
+    bench.attachment.refuse()
+    assert bench.attachment.dirty
+    bench.host.stop(number)
+    assert (bench.attachment.plan(), bench.attachment.dirty) == (None, False)
+
+
+def test_what_another_program_changed_is_named() -> None:
+    """Not what a write in doubt put there, nor what the database has lost."""
+    bench = Bench()
+    bench.own()
+    changed = {**bench.values, "vcpus": 3, "local_gb": 4}
+    assert bench.attachment.overwritten(bench.record()) == []
+    assert bench.attachment.overwritten(bench.record(values=changed)) == ["local_gb", "vcpus"]
+    bench.host.start(vcpus=2, memory_kib=0)
+    write = bench.attachment.plan()
+    assert write is not None
+    bench.attachment.doubt(write)
+    landed = bench.record(seq=1, values=bench.values)
+    assert bench.attachment.overwritten(landed) == []
+    bench.attachment.judge(landed, "me")
+    assert bench.attachment.overwritten(bench.record(seq=0)) == []
+
+
+def test_setbacks_are_spaced_out_until_one_succeeds() -> None:
+    """Each later than the one before; alone in its statement; a success ends both."""
+    bench = Bench()
+    bench.own()
+    bench.attachment.postpone()
+    assert (bench.attachment.due_at, bench.attachment.suspect) == (102.0, True)
+    bench.attachment.postpone(at_least_seconds=10.0)
+    assert bench.attachment.due_at == 114.0
+    assert bench.attachment.retrying
+    bench.attachment.take()
+    bench.host.start()
+    write = bench.attachment.plan()
+    assert write is not None
+    bench.attachment.acknowledge(write)
+    assert (bench.attachment.suspect, bench.attachment.retrying) == (False, False)
+    bench.attachment.postpone()
+    assert bench.attachment.due_at == 102.0
+
+
+def test_a_sign_of_life_tells_fresh_and_stale() -> None:
+    """With the age, from which the server's clock makes the time."""
+    bench = Bench()
+    assert bench.attachment.sign() is None
+    bench.own()
+    sign = bench.attachment.sign()
+    assert sign == (17, 1, "fresh", None)
+    assert not bench.attachment.state_moved
+    bench.host.lose()
+    assert bench.attachment.state_moved
+    stale = bench.attachment.sign()
+    assert stale == (17, 1, "stale", 0)
+    bench.attachment.told(stale)
+    assert not bench.attachment.state_moved
+
+
+def test_a_closed_attachment_listens_no_more() -> None:
+    """The source has forgotten it."""
+    bench = Bench()
+    bench.attachment.close()
+    bench.host.start()
+    assert bench.touched == 0

@@ -1,0 +1,36 @@
+"""Refusals: each code with a way out that names the thing."""
+
+import pytest
+
+from asynchost.database.refusal import refusal
+from asynchost.database.url import DatabaseUrl
+
+URL = DatabaseUrl.parse("mysql://me:secret@db/nova")
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (1045, "check the password, and whether 'me' may come from this machine"),
+        (1698, "check the password"),
+        (1044, "create the database if it is missing: CREATE DATABASE `nova`; then GRANT SELECT"),
+        (1142, "create the tables if they are missing: asynchost schema --apply"),
+        (1142, "(as an account that may create tables); then GRANT SELECT"),
+        (1143, "; then GRANT SELECT"),
+        (1227, "the account lacks rights: GRANT SELECT"),
+        (1049, "CREATE DATABASE `nova`"),
+        (1146, "create the tables: asynchost schema --apply"),
+        (1146, "; then GRANT SELECT"),
+        (1665, "binlog_format"),
+        (2059, "mysql_native_password"),
+        (1064, "ask the server's administrator"),
+        (None, "ask the server's administrator"),
+    ],
+)
+def test_a_refusal_says_what_to_do(code: int | None, remedy: str) -> None:
+    """In one line, and without the password."""
+    error = refusal(URL, code, "because")
+    assert remedy in error.remedy
+    assert str(error).startswith("database mysql://me@db/nova: because")
+    assert "secret" not in str(error)
+    assert "\n" not in str(error)

@@ -1,0 +1,129 @@
+"""Database URLs: every form is read, every mistake named, no password shown."""
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asynchost.database.url import DatabaseUrl, holds_password, masked
+from asynchost.errors import InvalidSettingError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mysql://u@h/db", DatabaseUrl("u", "h", 3306, "db")),
+        ("mariadb://u@h:3307/db", DatabaseUrl("u", "h", 3307, "db")),
+        ("mysql://u:p@h/db", DatabaseUrl("u", "h", 3306, "db", password="p")),
+        ("mysql://u:@h/db", DatabaseUrl("u", "h", 3306, "db", password="")),
+        ("mysql://u%40x:p%2Fw@h/d%25b", DatabaseUrl("u@x", "h", 3306, "d%b", password="p/w")),
+        ("mysql://u@[::1]:33/db", DatabaseUrl("u", "::1", 33, "db")),
+        (
+            "mysql://u@localhost/db?unix_socket=/run/a%20b.sock",
+            DatabaseUrl("u", "localhost", 3306, "db", "/run/a b.sock"),
+        ),
+        ("mysql://u@/db?unix_socket=/s", DatabaseUrl("u", "localhost", 3306, "db", "/s")),
+    ],
+)
+def test_a_url_is_read(text: str, expected: DatabaseUrl) -> None:
+    """Scheme, account, place, database, socket; percent-encoding undone."""
+    assert DatabaseUrl.parse(text) == expected
+    assert DatabaseUrl.parse(str(expected), password=expected.password) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("postgresql://u@h/db", "the scheme must be mysql"),
+        ("u@h/db", "the scheme must be mysql"),
+        ("mysql://h/db", "it names no user"),
+        ("mysql://u@/db", "it names no host"),
+        ("mysql://u@h", "it names no database"),
+        ("mysql://u@h/", "it names no database"),
+        ("mysql://u@h/a/b", "it names no database"),
+        ("mysql://u@h:0/db", "a port is a number from 1 to 65535"),
+        ("mysql://u@h:65536/db", "a port is a number from 1 to 65535"),
+        ("mysql://u@h:abc/db", "a port is a number from 1 to 65535"),
+        ("mysql://u@[::1/db", "it is malformed"),
+        ("mysql://u@h1,h2/db", "it names more than one host"),
+        ("mysql://u@h/db#x", "a # must be written %23"),
+        ("mysql://u@h/db?charset=x", "the option 'charset' is unknown"),
+        ("mysql://u@h/db?unix_socket=relative", "unix_socket must be an absolute path"),
+    ],
+)
+def test_a_mistake_is_named_with_the_way_out(text: str, reason: str) -> None:
+    """One line: the value, what is wrong, what to give instead."""
+    with pytest.raises(InvalidSettingError) as caught:
+        DatabaseUrl.parse(text)
+    message = str(caught.value)
+    assert text in message
+    assert reason in message
+    assert "give mysql://user@host:port/database" in message
+    assert "\n" not in message
+
+
+def test_a_password_beside_the_url_is_used_where_it_holds_none() -> None:
+    """The URL's own password wins."""
+    assert DatabaseUrl.parse("mysql://u@h/db", password="x").password == "x"
+    assert DatabaseUrl.parse("mysql://u:own@h/db", password="x").password == "own"
+
+
+def test_neither_text_shows_the_password() -> None:
+    """Not str, not repr."""
+    url = DatabaseUrl.parse("mysql://u:hidden@h/db")
+    assert "hidden" not in f"{url} {url!r}"
+    assert str(url) == "mysql://u@h/db"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mysql://u:hidden@h/db",
+        "mysql://u:hid/hidden@h/db",
+        "mysql://u:hid@hidden@h/db",
+        "mysql://u:hid#hidden@h:x/db",
+        "mysql://u:hid://hidden@h/db",
+        "mysql://u:hidden/db",
+        "u:hidden@h/db",
+        "bogus://u:hidden@h/db",
+        "mysql://u@h/db?password=hidden",
+        "mysql://u@h/db?x=1&passwd=hidden",
+    ],
+)
+def test_a_password_is_seen_and_masked_also_where_the_url_is_malformed(text: str) -> None:
+    """Such a URL is kept off every screen, the error's included."""
+    assert holds_password(text)
+    assert "hidden" not in masked(text)
+    with contextlib.suppress(InvalidSettingError):
+        assert "hidden" not in str(DatabaseUrl.parse(text))
+
+
+def test_a_refused_password_is_nowhere_in_the_error() -> None:
+    """Nor in any error that is attached to it."""
+    with pytest.raises(InvalidSettingError) as caught:
+        DatabaseUrl.parse("mysql://user:hidden/db")
+    error = caught.value
+    assert "hidden" not in f"{error} {error!r} {error.value} {error.__context__}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mysql://u@h/db",
+        "mysql://u@h:3306/db",
+        "mysql://u@[::1]/db",
+        "mysql://u@h/db?unix_socket=/s",
+    ],
+)
+def test_a_url_without_a_password_is_left_as_it_is(text: str) -> None:
+    """A port or an address in brackets is not taken for one."""
+    assert not holds_password(text)
+    assert masked(text) == text
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """Nothing but InvalidSettingError comes out of the parser."""
+    with contextlib.suppress(InvalidSettingError):
+        DatabaseUrl.parse(text)
