@@ -1,0 +1,59 @@
+"""The console script: runs the command line and turns how it ended into an exit status.
+
+Every error that a person can mend becomes one line on standard error, without a traceback.
+"""
+
+import signal
+import sys
+
+from asynchost.errors import AsynchostError, FencedError
+from asynchost.service.exits import ExitStatus
+from asynchost.service.terminal import error_line
+
+_INTERRUPTED = 128 + signal.SIGINT
+
+
+def main() -> None:
+    """Run ``asynchost`` with the process's arguments, and exit."""
+    try:
+        status = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        # While everything was being imported.
+        status = _INTERRUPTED
+    sys.exit(status)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command, and return its exit status."""
+    try:
+        # click is an extra that the library does without.
+        import click  # noqa: PLC0415
+    except ModuleNotFoundError:
+        return _refuse("the command line needs click: pip install 'asynchost[daemon]'")
+
+    from asynchost.service.commands import cli  # noqa: PLC0415
+
+    try:
+        # Without arguments click would answer with an error whose text is the whole help.
+        outcome = cli.main(arguments or ["--help"], prog_name="asynchost", standalone_mode=False)
+    except click.Abort:
+        # click's word for a KeyboardInterrupt: before the signals were taken over, or in a
+        # command that does not take them over, because it has nothing to finish.
+        return _INTERRUPTED
+    except click.ClickException as error:
+        return _refuse(f"{error.format_message()} (see asynchost --help)")
+    except FencedError as error:
+        return _refuse(error.message, ExitStatus.FENCED)
+    except AsynchostError as error:
+        return _refuse(error.message)
+    # None from a command that ended well, a number from click itself.
+    return int(outcome or ExitStatus.OK)
+
+
+def _refuse(message: str, status: ExitStatus = ExitStatus.MUST_MEND) -> ExitStatus:
+    print(error_line(message), file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    main()

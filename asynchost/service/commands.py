@@ -1,0 +1,230 @@
+"""The command line: options in, one of the daemon's coroutines run, an exit status out.
+
+The only module that imports click. What the options mean is decided in ``config.py`` and
+``credentials.py``, so that every refusal reads alike; here they are only named and explained.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from asynchost import __version__
+from asynchost.database.inspection import apply_schema
+from asynchost.database.schema import FENCE, TABLE, ddl, grant_statements
+from asynchost.database.statements import literal
+from asynchost.database.url import DatabaseUrl
+from asynchost.service import config as settings
+from asynchost.service import daemon
+from asynchost.service.credentials import (
+    PASSWORD_VARIABLE,
+    URL_VARIABLE,
+    database_credentials,
+)
+from asynchost.service.demo import Demo
+from asynchost.service.logs import FORMATS, LEVELS, configure_logs
+from asynchost.service.stopping import Stop, stop_on_signals
+from asynchost.settings import MonitorSettings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Patience(NamedTuple):
+    """How long an orderly stop may take, in seconds, before the process just ends."""
+
+    last_write: float
+    """For what is dirty; less only if the database answers sooner."""
+    all: float
+    """For that and for closing the connections, which a hung libvirtd can draw out."""
+
+
+UNATTENDED = Patience(last_write=5.0, all=8.0)
+INTERACTIVE = Patience(last_write=1.5, all=1.9)
+"""At a terminal somebody waits: two seconds is what feels prompt."""
+
+
+def _database_options(function: F) -> F:
+    """``--database`` and ``--database-password-file``."""
+    function = click.option(
+        "--database-password-file",
+        metavar="FILE",
+        help=f"A file that holds the database password and nothing else. "
+        f"[or set {PASSWORD_VARIABLE}]",
+    )(function)
+    return click.option(
+        "--database",
+        metavar="URL",
+        help="mysql://user@host:port/db or "
+        "mysql://user@localhost/db?unix_socket=/path, without a password. "
+        f"[or set {URL_VARIABLE}; there it may hold one]",
+    )(function)
+
+
+def _log_options(function: F) -> F:
+    """``--log-level`` and ``--log-format``."""
+    function = click.option(
+        "--log-format",
+        type=click.Choice(FORMATS),
+        default="auto",
+        show_default=True,
+        help="auto: console on a terminal, json elsewhere.",
+    )(function)
+    return click.option(
+        "--log-level", type=click.Choice(LEVELS), default="info", show_default=True
+    )(function)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 done or stopped by a signal, 1 a fault in asynchost, 2 something to "
+    "mend first, 3 every row was claimed by another agent, 128 + n ended by a second signal n.",
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Keep the table compute_nodes true from libvirt's events."""
+
+
+@cli.command()
+@click.option(
+    "--connect",
+    "connects",
+    metavar="[NAME=]URI",
+    multiple=True,
+    help="A libvirt host, such as qemu:///system. May be repeated. NAME is written as "
+    "hypervisor_hostname instead of what libvirt reports.",
+)
+@_database_options
+@click.option(
+    "--service-id",
+    "service_ids",
+    metavar="[NAME=]N",
+    multiple=True,
+    help="The service_id of the host's row. With several hosts: NAME=N, for the host connected "
+    "as NAME=URI. [default: the one that the row has, else 0]",
+)
+@click.option(
+    "--instances-path",
+    metavar="DIR",
+    help="The folder that holds the instances, for the disk columns. "
+    "[default: Nova's if it exists, else libvirt's]",
+)
+@click.option(
+    "--audit-interval",
+    metavar="SECONDS",
+    help=f"Time between two audits; 0 for none. [default: {settings.AUDIT_INTERVAL_SECONDS:g}]",
+)
+@click.option(
+    "--debounce",
+    metavar="SECONDS",
+    help="Write once a host has been quiet for this long; 0 for at once. "
+    f"[default: {settings.QUIET_SECONDS:g}]",
+)
+@click.option(
+    "--max-delay",
+    metavar="SECONDS",
+    help="Write at the latest this long after a change; 0 for at once. "
+    f"[default: {settings.MAXIMUM_DELAY_SECONDS:g}]",
+)
+@click.option(
+    "--read-write", is_flag=True, help="Open libvirt read-write. [default: read-only suffices]"
+)
+@_log_options
+def run(
+    *,
+    connects: tuple[str, ...],
+    database: str | None,
+    database_password_file: str | None,
+    service_ids: tuple[str, ...],
+    instances_path: str | None,
+    audit_interval: str | None,
+    debounce: str | None,
+    max_delay: str | None,
+    read_write: bool,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Monitor hosts and keep their rows true until SIGINT or SIGTERM.
+
+    A libvirtd or a database server that is not up is waited for.
+    """
+    quiet, maximum = settings.parse_delays(debounce, max_delay)
+    config = settings.RunConfig(
+        hosts=settings.parse_hosts(connects, service_ids),
+        quiet_seconds=quiet,
+        maximum_delay_seconds=maximum,
+        monitor=MonitorSettings(
+            audit_interval_seconds=settings.parse_audit_interval(audit_interval),
+            instances_path=settings.parse_instances_path(instances_path),
+            read_write=read_write,
+        ),
+    )
+    credentials = database_credentials(database, database_password_file, os.environ)
+    configure_logs(log_level, log_format)
+    patience = INTERACTIVE if sys.stdin.isatty() else UNATTENDED
+
+    async def work() -> None:
+        stop = Stop()
+        stop_on_signals(stop, grace_seconds=patience.all)
+        await daemon.run(config, credentials, stop, shutdown_deadline_seconds=patience.last_write)
+
+    asyncio.run(work())
+
+
+@cli.command()
+@click.option(
+    "--apply", "applies", is_flag=True, help="Create what is missing in --database; alter nothing."
+)
+@_database_options
+def schema(*, applies: bool, database: str | None, database_password_file: str | None) -> None:
+    """Print the DDL of both tables and the rights on them, or create what is missing.
+
+    The rights are printed as comments, for the account of --database where it is given.
+    """
+    given = bool(database or os.environ.get(URL_VARIABLE))
+    if not applies and not given:
+        click.echo(schema_text("nova", "asynchost"))
+        return
+    credentials = database_credentials(database, database_password_file, os.environ)
+    if not applies:
+        url = DatabaseUrl.parse(credentials.url)
+        click.echo(schema_text(url.database, url.user))
+        return
+    states = asyncio.run(apply_schema(credentials.url, password=credentials.password))
+    for state in states:
+        outcome = "created" if state.created else "was there, left as it is"
+        click.echo(f"{state.table}: {outcome}")
+
+
+@cli.command()
+@_log_options
+def demo(*, log_level: str, log_format: str) -> None:
+    """Show the whole thing on this machine, with a private MariaDB, until Ctrl-C."""
+    configure_logs(log_level, log_format)
+
+    async def work() -> None:
+        stop = Stop()
+        show = Demo(stop, shutdown_deadline_seconds=INTERACTIVE.last_write)
+        stop_on_signals(
+            stop,
+            grace_seconds=INTERACTIVE.all,
+            # Nothing may stay behind a terminal that is closed, either.
+            signals=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
+            last_act=show.remove_traces,
+        )
+        await show.run()
+
+    asyncio.run(work())
+
+
+def schema_text(database: str, user: str) -> str:
+    """Both tables' DDL, and as comments the GRANTs of an account that has just enough rights."""
+    grants = grant_statements(database, f"{literal(user)}@'%'")
+    return "\n\n".join(
+        [f"{ddl(table)};" for table in (TABLE, FENCE)]
+        + ["-- The rights that asynchost run needs, and no other:"]
+        + [f"-- {statement};" for statement in grants]
+    )

@@ -1,0 +1,122 @@
+"""The daemon's work: monitors on one side, the writer on the other, until told to stop.
+
+May live here: the order in which the library's parts are opened and closed. Must not: how any
+of them works, and nothing that ends the process. Memory: one monitor and one attachment a host.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import structlog
+
+from asynchost import (
+    ComputeNodeWriter,
+    HostMonitor,
+    WriterSettings,
+    __version__,
+    quiet_libvirt,
+)
+from asynchost.database.attachment import Attachment
+from asynchost.errors import ConfigurationError, FencedError
+from asynchost.service.config import RunConfig
+from asynchost.service.credentials import DatabaseCredentials
+from asynchost.service.stopping import Stop
+
+_log = structlog.get_logger("asynchost.service")
+
+_LOOK_SECONDS = 1.0
+"""How often to look at the other hosts once one is lost. Nobody waits for it."""
+
+Beside = Callable[[Sequence[HostMonitor]], Coroutine[Any, Any, None]]
+
+
+async def run(
+    config: RunConfig,
+    credentials: DatabaseCredentials,
+    stop: Stop,
+    *,
+    shutdown_deadline_seconds: float,
+    beside: Beside | None = None,
+) -> None:
+    """Keep the rows of all hosts true until ``stop`` is requested.
+
+    A libvirtd or a database server that is not up is waited for. At the end, what is dirty is
+    written within ``shutdown_deadline_seconds`` and everything is closed, also when this is
+    cancelled. ``beside`` is run beside the work, given the monitors; it should not return.
+
+    Raises :class:`~asynchost.errors.ConfigurationError` for what somebody must mend, at the
+    start or later, and :class:`~asynchost.errors.FencedError` once no row is left to write;
+    both after the same orderly end.
+    """
+    quiet_libvirt()
+    # A stop ends the block; then the stack is unwound, in order and undisturbed.
+    async with AsyncExitStack() as stack, stop.interrupts():
+        monitors = [
+            HostMonitor(host.uri, name=host.name, settings=config.monitor) for host in config.hosts
+        ]
+        stack.push_async_callback(_close, monitors)
+        # Entered after the monitors and so closed before them: the last write takes
+        # their newest state, which a closed monitor no longer vouches for.
+        writer = await stack.enter_async_context(
+            ComputeNodeWriter(
+                credentials.url,
+                password=credentials.password,
+                settings=WriterSettings(
+                    quiet_seconds=config.quiet_seconds,
+                    maximum_delay_seconds=config.maximum_delay_seconds,
+                    shutdown_deadline_seconds=shutdown_deadline_seconds,
+                ),
+            )
+        )
+        attachments = []
+        for host, monitor in zip(config.hosts, monitors, strict=True):
+            attachments.append(writer.attach(monitor, service_id=host.service_id))
+            await monitor.start()
+        _log.info("running", version=__version__, hosts=len(monitors))
+        await _first_end(
+            _until_nothing_is_written(writer, attachments),
+            *(monitor.wait() for monitor in monitors),
+            *(() if beside is None else (beside(monitors),)),
+        )
+    _log.info("stopped")
+
+
+async def _until_nothing_is_written(
+    writer: ComputeNodeWriter, attachments: Sequence[Attachment]
+) -> None:
+    """Wait for a host that must be mended, or until every host's row was claimed by others.
+
+    One row of several that another agent took over is no reason to give up the rest.
+    """
+    while True:
+        try:
+            return await writer.wait()
+        except FencedError:
+            errors = [attachment.error for attachment in attachments]
+            for error in errors:
+                if isinstance(error, ConfigurationError):
+                    raise error from None
+            if all(errors):
+                raise
+        # From here on the writer tells the same error at once, until it has ended itself.
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _first_end(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run all until one returns or raises, and raise what it raised; end the others."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _close(monitors: Sequence[HostMonitor]) -> None:
+    """Close all at once: a host that hangs delays none of the others."""
+    await asyncio.gather(*(monitor.aclose() for monitor in monitors))

@@ -1,0 +1,182 @@
+"""Where the log lines go and how they look: set up once, by the daemon only.
+
+On a terminal a line reads ``18:12:53 row written host=qemu:///system vcpus_used=6`` and is
+folded at the terminal's width; elsewhere each line is one JSON object. Both go to standard
+error, and so does what comes through the standard library's logging (asyncio, warnings).
+"""
+
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from asynchost.service.terminal import INDENT, escape, fill
+
+LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("auto", "console", "json")
+
+_COLOURS = {"debug": "2", "warning": "33", "error": "31", "critical": "31;1"}
+_FIRST_KEYS = ("host", "uuid")
+_NARROWEST = 40
+"""Columns below which folding would only make things worse."""
+
+
+def configure_logs(
+    level: str,
+    log_format: str,
+    *,
+    stream: TextIO | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> None:
+    """Send every line at ``level`` and above to ``stream``, by default standard error.
+
+    ``log_format`` ``auto`` means ``console`` on a terminal and ``json`` elsewhere. Colours are
+    used on a terminal only, and not where ``NO_COLOR`` is set or ``TERM`` is ``dumb``.
+    """
+    stream = sys.stderr if stream is None else stream
+    on_terminal = stream.isatty()
+    number = getattr(logging, level.upper())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.ExceptionRenderer(),
+            *_renderers(log_format, on_terminal, environment),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=lambda *names: _Lines(stream, names[0] if names else ""),
+        cache_logger_on_first_use=True,
+    )
+    logging.captureWarnings(capture=True)
+    logging.basicConfig(handlers=[_FromStandardLibrary()], level=logging.WARNING, force=True)
+
+
+def _renderers(
+    log_format: str, on_terminal: bool, environment: Mapping[str, str]
+) -> list[Processor]:
+    if log_format == "console" or (log_format == "auto" and on_terminal):
+        coloured = (
+            on_terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+        )
+        return [
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            ConsoleLines(coloured=coloured, width=_terminal_width if on_terminal else None),
+        ]
+    return [
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_logger_name,
+        _spell_out_records,
+        structlog.processors.JSONRenderer(serializer=json.dumps, default=str),
+    ]
+
+
+class _Lines:
+    """Writes finished lines to one stream, and carries the logger's name.
+
+    A stream that is gone (a closed terminal, a reader that ended) loses the lines and nothing
+    else: no log line is worth stopping the work for.
+    """
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self._stream = stream
+        self.name = name
+
+    def msg(self, line: str) -> None:
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            # ValueError is what a stream that was closed on our side raises.
+            pass
+
+    debug = info = warning = error = critical = msg
+
+
+class _FromStandardLibrary(logging.Handler):
+    """Hands the records of the standard library's logging to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger(record.name).log(
+            record.levelno, record.getMessage(), exc_info=record.exc_info
+        )
+
+
+def _add_logger_name(logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
+    if logger.name:
+        event["logger"] = logger.name
+    return event
+
+
+def _spell_out_records(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Named tuples as objects with their fields' names, where JSON alone would make lists."""
+    for key, value in event.items():
+        if hasattr(value, "_asdict"):
+            event[key] = value._asdict()
+    return event
+
+
+class ConsoleLines:
+    """Renders one event for people: time, level unless it is info, text, then ``key=value``.
+
+    ``width`` tells the columns at the moment of writing, since a terminal can be resized; None
+    leaves lines whole. Everything that comes in is escaped, so that one event is one line of
+    plain text, before it is folded and coloured.
+    """
+
+    def __init__(self, *, coloured: bool, width: Callable[[], int] | None) -> None:
+        self._coloured = coloured
+        self._width = width
+
+    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> str:
+        time = str(event.pop("timestamp", ""))
+        level = str(event.pop("level", "info"))
+        text = escape(str(event.pop("event", "")))
+        traceback = event.pop("exception", None)
+        width = None if self._width is None else self._width()
+
+        words = [time] if time else []
+        if level != "info":
+            words.append(f"{level}:")
+        words += text.split(" ")
+        keys = [key for key in _FIRST_KEYS if key in event]
+        keys += [key for key in event if key not in _FIRST_KEYS]
+        words += [_shorten(f"{escape(key)}={_show(event[key])}", width) for key in keys]
+        line = fill(words, width)
+
+        if self._coloured:
+            line = _paint(line, time, level)
+        if traceback:
+            line += "".join(f"\n{INDENT}{escape(part)}" for part in str(traceback).splitlines())
+        return line
+
+
+def _show(value: Any) -> str:
+    """A value as one word: bare where that is unmistakable, else quoted."""
+    if isinstance(value, str):
+        text = escape(value)
+        return f"'{text}'" if not text or " " in text else text
+    # Records and containers are shown by their representation, without its spaces.
+    return escape(str(value)).replace(", ", ",").replace(": ", ":")
+
+
+def _shorten(word: str, width: int | None) -> str:
+    """Cut a word that would not fit on a line of its own, such as ``cpu_info``."""
+    room = None if width is None else width - len(INDENT)
+    return word if room is None or len(word) <= room else word[: room - 3] + "..."
+
+
+def _paint(line: str, time: str, level: str) -> str:
+    """Dim the time, and give the rest its level's colour."""
+    rest = line[len(time) :]
+    if level in _COLOURS:
+        rest = f"\x1b[{_COLOURS[level]}m{rest}\x1b[0m"
+    return f"\x1b[2m{time}\x1b[0m{rest}"
+
+
+def _terminal_width() -> int:
+    return max(shutil.get_terminal_size().columns, _NARROWEST)
