@@ -1,0 +1,223 @@
+"""Reconnects without end leave nothing behind: no thread, descriptor, libvirt object, memory.
+
+``ASYNCHOST_TEST_RECONNECTS`` sets how many reconnects are compared with the first ten: a hundred
+by default, which finds what leaks per reconnect; a thousand finds what leaks by chance.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from asynchost import HostMonitor, MonitorSettings
+from asynchost.backoff import Backoff
+from asynchost.hypervisor import source
+from asynchost.hypervisor.event_loop import EVENT_LOOP
+from tests.support import guests
+from tests.support.libvirtd import PrivateLibvirtd
+from tests.support.proxy import Proxy
+from tests.support.recount import Totals, recount_over
+from tests.support.waiting import eventually
+
+RECONNECTS = int(os.environ.get("ASYNCHOST_TEST_RECONNECTS", "100"))
+WARM_UP = 10
+CONNECTIONS = 2
+"""What a monitor holds at rest: one connection has the events, one lists."""
+TRANSIENT_DOMAINS = 1000
+
+SETTINGS = MonitorSettings(
+    audit_interval_seconds=0, second_resync_seconds=0, instances_path="/proc"
+)
+
+_OLDER_THREADS: set[threading.Thread] = set()
+"""Those of tests before this one: a call that a hung guest holds may outlive its test."""
+
+RESIDENT_TOLERANCE_BYTES = 4 * 2**20
+"""What the allocator may keep besides; a leak of one connection each would be ten times that."""
+OBJECTS_TOLERANCE = 200
+"""Of some hundred thousand: caches of the interpreter and of what tests it."""
+
+
+@pytest.fixture(autouse=True)
+def _quick_and_quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Reconnect at once; and keep no log record, of which each reconnect makes several."""
+    quick = partial(Backoff, initial_seconds=0.001, maximum_seconds=0.01)
+    monkeypatch.setattr(source, "Backoff", quick)
+    logging.disable(logging.CRITICAL)
+    _OLDER_THREADS.update(threading.enumerate())
+    yield
+    _OLDER_THREADS.clear()
+    logging.disable(logging.NOTSET)
+
+
+def counted() -> dict[str, int]:
+    """What must stay the same, exactly."""
+    gc.collect()
+    alive = gc.get_objects()
+    return {
+        "threads": len(set(threading.enumerate()) - _OLDER_THREADS),
+        "files": len(list(Path("/proc/self/fd").iterdir())),
+        "connections": sum(isinstance(one, libvirt.virConnect) for one in alive),
+        "domains": sum(isinstance(one, libvirt.virDomain) for one in alive),
+        "tasks": sum(isinstance(one, asyncio.Task) for one in alive),
+        "handles": len(EVENT_LOOP._handles),
+        "timers": len(EVENT_LOOP._timers),
+    }
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+async def settled(monitor: HostMonitor, proxy: Proxy) -> dict[str, int]:
+    """The counts when nothing is under way any more."""
+
+    def threads() -> set[str]:
+        mine = set(threading.enumerate()) - _OLDER_THREADS
+        return {one.name for one in mine if one.name.startswith("asynchost-")}
+
+    # Threads that have nothing to do end after some seconds.
+    await eventually(lambda: not threads() and proxy.open_flows == CONNECTIONS, 30.0)
+    assert monitor.status.fresh
+    return counted()
+
+
+async def reconnect(monitor: HostMonitor, break_it: Callable[[], None]) -> None:
+    """Break the connection, and wait until the totals are kept again."""
+    generation = monitor.status.generation
+    again = asyncio.Event()
+    remove = monitor.add_listener(again.set)
+    try:
+        break_it()
+        async with asyncio.timeout(30):
+            while not (monitor.status.fresh and monitor.status.generation > generation):
+                again.clear()
+                await again.wait()
+    finally:
+        remove()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("how", [Proxy.cut, Proxy.reset], ids=["closed", "reset"])
+async def test_reconnects_leave_nothing_behind(
+    libvirtd: PrivateLibvirtd,
+    test_connection: libvirt.virConnect,
+    tmp_path: Path,
+    how: Callable[[Proxy], None],
+    record_property: Callable[[str, object], None],
+) -> None:
+    """After many reconnects, this process holds what it held after ten."""
+    for number in range(5):
+        guests.start(test_connection, guests.guest_xml(f"there-{number}", kind="test"))
+    path = tmp_path / "proxy"
+    with Proxy(libvirtd.socket_path, path) as proxy:
+        uri = libvirtd.uri("test", socket_path=path)
+        async with HostMonitor(uri, settings=SETTINGS) as monitor:
+            for _ in range(WARM_UP):
+                await reconnect(monitor, lambda: how(proxy))
+            before = await settled(monitor, proxy)
+            objects, resident = len(gc.get_objects()), resident_bytes()
+            for _ in range(RECONNECTS):
+                await reconnect(monitor, lambda: how(proxy))
+            after = await settled(monitor, proxy)
+            # What the tests before this one still had to close may be less by now.
+            assert {what: n for what, n in after.items() if n > before[what]} == {}
+            more_objects = len(gc.get_objects()) - objects
+            more_bytes = resident_bytes() - resident
+            record_property("objects", more_objects)
+            record_property("resident_bytes", more_bytes)
+            print(f"after {RECONNECTS} reconnects: {more_objects} objects, {more_bytes} bytes more")
+            assert more_objects < OBJECTS_TOLERANCE
+            assert more_bytes < RESIDENT_TOLERANCE_BYTES
+            assert monitor.status.generation >= WARM_UP + RECONNECTS
+            assert monitor.usage.running_vms == 5
+        del monitor
+    gc.collect()
+
+
+async def test_a_thousand_transient_domains_leave_nothing_behind(
+    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect
+) -> None:
+    """Each is created and destroyed; then nothing is known of any of them, nothing planned."""
+
+    def come_and_go() -> None:
+        for number in range(TRANSIENT_DOMAINS):
+            xml = guests.guest_xml(f"transient-{number}", vcpus=1 + number % 4, kind="test")
+            test_connection.createXML(xml).destroy()
+
+    async with HostMonitor(libvirtd.uri("test"), settings=SETTINGS) as monitor:
+        await asyncio.to_thread(come_and_go)
+        reader = monitor._source._reader
+        assert reader is not None
+        await eventually(lambda: monitor.status.events >= 2 * TRANSIENT_DOMAINS)
+        # A start is looked at once more a second later: also of what is long gone.
+        await eventually(lambda: len(reader._agenda) == 0 and reader._agenda.next_look is None)
+        usage = monitor.usage
+        assert (usage.vcpus_used, usage.memory_kib_used, usage.running_vms) == (0, 0, 0)
+        assert list(monitor._state.known_uuids()) == []
+        assert monitor.status.unreadable == {}
+        assert reader._domains == {}
+        assert not reader.stuck
+        assert not reader._migrating
+        assert not reader._failures
+        assert not monitor._source._starting
+        assert not monitor._source._unread
+        gc.collect()
+        alive = [one for one in gc.get_objects() if isinstance(one, libvirt.virDomain)]
+        assert alive == []
+        assert await monitor.audit() == []
+
+
+async def test_a_domain_that_vanishes_before_its_read_counts_nothing(
+    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect
+) -> None:
+    """The event comes, the read finds nobody: that is gone, not an error."""
+    async with HostMonitor(libvirtd.uri("test"), settings=SETTINGS) as monitor:
+        for number in range(50):
+            # On the loop, so that the read begins only when the domain is no more.
+            guest = test_connection.createXML(
+                guests.guest_xml(f"short-{number}", vcpus=2, kind="test")
+            )
+            guest.destroy()
+            del guest
+            await asyncio.sleep(0)
+        await eventually(lambda: monitor.status.events >= 100)
+        await eventually(lambda: monitor.usage.running_vms == 0)
+        assert monitor.status.unreadable == {}
+        assert await monitor.audit() == []
+
+
+async def test_a_uuid_reused_while_its_event_waits_counts_as_the_new_domain(
+    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect
+) -> None:
+    """Transient, persistent, renamed, larger: what bears the UUID when it is read is counted."""
+    uuid = guests.new_uuid()
+    async with HostMonitor(libvirtd.uri("test"), settings=SETTINGS) as monitor:
+        for number in range(1, 30):
+            xml = guests.guest_xml(
+                f"heir-{number}", uuid, vcpus=number, memory_kib=number * 1024, kind="test"
+            )
+            # On the loop: all these events wait while the UUID passes on.
+            guest = guests.start(test_connection, xml, persistent=number % 2 == 0)
+            expected = await asyncio.to_thread(recount_over, test_connection)
+            assert expected == Totals(number, number, 1, 0)
+            if number % 3 == 0:  # otherwise the next one comes before this one's read
+                await eventually(lambda: monitor.usage.vcpus_used == number)  # noqa: B023
+            if number < 29:
+                guest.destroy()
+                if number % 2 == 0:
+                    guest.undefine()
+            del guest
+        await eventually(lambda: monitor.usage.vcpus_used == 29)
+        usage = monitor.usage
+        assert (usage.memory_mb_used, usage.running_vms) == (29, 1)
+        assert monitor.status.unreadable == {}
+        assert await monitor.audit() == []

@@ -1,0 +1,247 @@
+"""Domains that libvirt holds locked: their reads hang, and every listing of the host with them.
+
+Made by a ``qemu`` hook that waits until it is told to go on.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from asynchost import HostMonitor, HypervisorUnavailableError, NotReadyError
+from tests.faults.scenes import FAULTS, RECOVERY_SECONDS, Scene, scene
+from tests.integration.pipeline import monitor_agrees, totals_of
+from tests.support import guests
+from tests.support.libvirtd import PrivateLibvirtd
+from tests.support.locked import Lock, locking
+from tests.support.mariadb import Database
+from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
+from tests.support.workload import Workload
+
+Make = Callable[..., PrivateLibvirtd]
+
+PROMPT_SECONDS = 2.0
+"""From an event to its change: milliseconds, on a machine that has nothing else to do."""
+
+SETTINGS = replace(FAULTS, listing_deadline_seconds=1.0)
+"""No listing comes back while a domain is locked: each one waited for is time spent."""
+
+
+class Held:
+    """Guests that can be locked, and the calls that are held up by that."""
+
+    def __init__(self, daemon: PrivateLibvirtd, count: int) -> None:
+        self.names = [f"held{number}" for number in range(count)]
+        # For each a thread and a connection: none of the calls shall wait for another.
+        self._pool = ThreadPoolExecutor(count)
+        self._connections = [daemon.open() for _ in self.names]
+        self._calls: list[asyncio.Future[object]] = []
+        self.domains = [
+            guests.define(connection, guests.guest_xml(name, vcpus=2))
+            for name, connection in zip(self.names, self._connections, strict=True)
+        ]
+        self.uuids = {domain.UUIDString() for domain in self.domains}
+        # Nothing can be defined while somebody reads a locked domain.
+        guests.define(self._connections[0], guests.guest_xml("beside", max_vcpus=4))
+
+    def start(self) -> None:
+        """Start them, paused; blocking."""
+        for domain in self.domains:
+            domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+
+    async def end_up_locked(self, lock: Lock) -> None:
+        """Destroy all of them (or start them, if they do not run), which hangs."""
+        loop = asyncio.get_running_loop()
+        for domain in self.domains:
+            act = domain.destroy if domain.isActive() else domain.create
+            self._calls.append(loop.run_in_executor(self._pool, act))
+        await eventually(lambda: lock.waiting() == set(self.names), describe="the locks")
+
+    async def go_on(self, lock: Lock) -> None:
+        """Release them, and wait for the calls to end."""
+        lock.release()
+        await asyncio.gather(*self._calls)
+
+    def close(self) -> None:
+        self._pool.shutdown()
+        self.domains.clear()
+        for connection in self._connections:
+            connection.close()
+
+
+@contextmanager
+def held_guests(daemon: PrivateLibvirtd, count: int) -> Iterator[Held]:
+    held = Held(daemon, count)
+    try:
+        yield held
+    finally:
+        held.close()
+
+
+async def counts_promptly(here: Scene) -> None:
+    """Another guest's start and end are each counted as if nothing was wrong."""
+    with here.daemon.connection() as connection, here.monitor.changes() as changes:
+        guest = connection.lookupByName("beside")
+        uuid = guest.UUIDString()
+
+        async def counted() -> int:
+            async with asyncio.timeout(PROMPT_SECONDS):
+                async for change in changes:
+                    if change.uuid == uuid and change.delta.running_vms:
+                        return change.delta.running_vms
+            raise AssertionError("the subscription ended")
+
+        await asyncio.to_thread(guest.createWithFlags, libvirt.VIR_DOMAIN_START_PAUSED)
+        assert await counted() == 1
+        await asyncio.to_thread(guest.destroy)
+        assert await counted() == -1
+        del guest
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+async def test_locked_domains_are_named_and_hold_up_nobody(
+    private_libvirtd: Make, database: Database, seed: int, tmp_path: Path, count: int
+) -> None:
+    """Named, counted as before; the others' events, the freshness, the other hosts unharmed."""
+    daemon = private_libvirtd(hooks=True)
+    with (
+        held_guests(daemon, count) as held,
+        locking(daemon, held.names, "release") as lock,
+        Proxy(daemon.socket_path, tmp_path / "s") as proxy,
+        daemon.connection("test") as test_host,
+    ):
+        await asyncio.to_thread(held.start)
+        uri = daemon.uri(socket_path=tmp_path / "s")
+        workload = Workload(daemon, seed, guest_count=3, lasting=True)
+        async with (
+            scene(daemon, database, workload, SETTINGS, uri=uri) as here,
+            HostMonitor(daemon.uri("test"), settings=SETTINGS) as other,
+        ):
+            monitor = here.monitor
+            await monitor.audit()
+            at_rest = proxy.open_flows
+            await held.end_up_locked(lock)
+
+            await eventually(lambda: monitor.snapshot().stuck == held.uuids)
+            for uuid in held.uuids:
+                assert "no answer" in monitor.status.unreadable[uuid]
+            assert monitor.usage.running_vms >= count, "their last records stand"
+            await eventually(lambda: proxy.open_flows > at_rest, describe="more connections")
+
+            await counts_promptly(here)
+            await here.acted(3)
+            audits = monitor.status.audits
+            with pytest.raises(HypervisorUnavailableError):
+                await monitor.audit()
+            assert monitor.status.audits == audits
+            assert monitor.status.fresh
+            assert monitor.status.generation == 1
+            assert held.uuids <= set(monitor.status.unreadable)
+
+            await asyncio.to_thread(guests.remove_all, test_host)
+            await asyncio.to_thread(guests.start, test_host, guests.guest_xml("t", kind="test"))
+            await monitor_agrees(other, test_host, deadline_seconds=PROMPT_SECONDS)
+            await other.audit()
+            assert other.status.unreadable == {}
+
+            await held.go_on(lock)
+            await eventually(lambda: monitor.status.unreadable == {}, RECOVERY_SECONDS)
+            await eventually(
+                lambda: proxy.open_flows == at_rest, RECOVERY_SECONDS, "no more connections"
+            )
+            assert monitor.status.generation == 1
+
+
+async def test_an_audit_goes_on_with_those_that_answer(private_libvirtd: Make) -> None:
+    """No listing comes back, but who is counted is known: silent changes are found all the same."""
+    daemon = private_libvirtd(hooks=True)
+    with (
+        held_guests(daemon, 1) as held,
+        locking(daemon, held.names, "release") as lock,
+        daemon.connection() as connection,
+    ):
+        await asyncio.to_thread(held.start)
+        beside = connection.lookupByName("beside")
+        await asyncio.to_thread(beside.createWithFlags, libvirt.VIR_DOMAIN_START_PAUSED)
+        async with HostMonitor(daemon.uri(), settings=SETTINGS) as monitor:
+            await held.end_up_locked(lock)
+            await asyncio.to_thread(guests.add_vcpus, beside, 4)
+            await eventually(lambda: monitor.usage.vcpus_used == 2 + 4, describe="the vCPUs")
+            await eventually(lambda: monitor.snapshot().stuck == held.uuids)
+            assert monitor.status.drift == 1
+            assert lock.waiting() == set(held.names), "still locked"
+            await held.go_on(lock)
+            await monitor_agrees(monitor, connection)
+        del beside
+
+
+async def test_a_reconnect_with_a_locked_domain_stays_stale_and_names_it(
+    private_libvirtd: Make, database: Database, seed: int, tmp_path: Path
+) -> None:
+    """No listing comes back; the old ledger tells whom to ask, and who does not answer."""
+    daemon = private_libvirtd(hooks=True)
+    with (
+        held_guests(daemon, 1) as held,
+        locking(daemon, held.names, "release") as lock,
+        Proxy(daemon.socket_path, tmp_path / "s") as proxy,
+    ):
+        await asyncio.to_thread(held.start)
+        uri = daemon.uri(socket_path=tmp_path / "s")
+        async with scene(
+            daemon, database, Workload(daemon, seed, lasting=True), SETTINGS, uri=uri
+        ) as here:
+            # What happens is not told over the old connection.
+            proxy.hold()
+            await held.end_up_locked(lock)
+            proxy.cut()
+            proxy.release()
+            frozen = await here.stale()
+            await eventually(
+                lambda: (
+                    here.monitor.status.generation >= 2
+                    and held.uuids <= set(here.monitor.status.unreadable)
+                ),
+                RECOVERY_SECONDS,
+                "it is named",
+            )
+            await here.acted(2)
+            await here.stays_frozen(frozen)
+            await held.go_on(lock)
+            await here.fresh()
+            await eventually(lambda: here.monitor.status.unreadable == {})
+
+
+async def test_a_first_connection_with_a_locked_domain_waits_for_it(
+    private_libvirtd: Make, database: Database, seed: int
+) -> None:
+    """A start that hangs: who is connected goes on and fails its audit; who comes, waits."""
+    daemon = private_libvirtd(hooks=True)
+    with (
+        held_guests(daemon, 1) as held,
+        locking(daemon, held.names, "start") as lock,
+    ):
+        async with scene(daemon, database, Workload(daemon, seed, lasting=True), SETTINGS) as here:
+            await held.end_up_locked(lock)
+            late = HostMonitor(daemon.uri(), settings=SETTINGS)
+            await late.start()
+            try:
+                with pytest.raises(HypervisorUnavailableError):
+                    await here.monitor.audit()
+                assert here.monitor.status.fresh
+                await counts_promptly(here)
+                with pytest.raises(NotReadyError):
+                    _ = late.usage
+                assert late.status.generation == 1
+                await held.go_on(lock)
+                async with asyncio.timeout(RECOVERY_SECONDS):
+                    await late.ready()
+                assert late.status.generation == 1
+                assert totals_of(late.usage).running_vms >= 1
+            finally:
+                await late.aclose()

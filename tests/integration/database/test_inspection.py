@@ -1,0 +1,212 @@
+"""What is there, missing or forbidden, on a real server: each said in one line with its remedy."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from asynchost.database import ComputeNodeWriter, WriterSettings, apply_schema, schema
+from asynchost.database.inspection import check
+from asynchost.database.session import Session
+from asynchost.database.url import DatabaseUrl
+from asynchost.errors import DatabaseRefusedError
+from asynchost.testing import FakeHost
+from tests.support.mariadb import Database
+
+PUBLISHED = Path(__file__).parent / "compute_nodes_original.sql"
+SETTINGS = WriterSettings(quiet_seconds=0, maximum_delay_seconds=0)
+
+
+async def refusal(database: Database, url: str | None = None) -> DatabaseRefusedError:
+    """How a writer is refused on entering; checks what holds for every refusal."""
+    with pytest.raises(DatabaseRefusedError) as caught:
+        async with ComputeNodeWriter(url or database.url):
+            pass
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def make_account(database: Database, name: str, *grants: str, password: str = "") -> str:
+    """An account with these rights; returns its URL, without the password."""
+    database.execute(f"CREATE OR REPLACE USER '{name}'@'localhost' IDENTIFIED BY '{password}'")
+    for grant in grants:
+        database.execute(grant)
+    return database.server.url(database.name, user=name)
+
+
+async def test_apply_creates_what_is_missing_and_alters_nothing(empty_database: Database) -> None:
+    """The first time both tables are created, the second time none, and none is altered."""
+    states = await apply_schema(empty_database.url)
+    assert states == (("compute_nodes", True), ("asynchost_fence", True))
+    empty_database.execute("ALTER TABLE compute_nodes ADD COLUMN mine int, DROP COLUMN running_vms")
+    before = empty_database.execute("SHOW CREATE TABLE compute_nodes")
+    assert await apply_schema(empty_database.url) == (
+        ("compute_nodes", False),
+        ("asynchost_fence", False),
+    )
+    assert empty_database.execute("SHOW CREATE TABLE compute_nodes") == before
+
+
+async def test_the_table_is_the_published_one(empty_database: Database) -> None:
+    """The server makes the same table of our DDL and of the published one."""
+
+    def made_by(ddl: str) -> str:
+        empty_database.execute(ddl)
+        (shown,) = empty_database.execute("SHOW CREATE TABLE compute_nodes")
+        empty_database.execute("DROP TABLE compute_nodes")
+        return re.sub(r" AUTO_INCREMENT=\d+", "", shown["Create Table"])
+
+    assert made_by(schema.compute_nodes_ddl()) == made_by(PUBLISHED.read_text())
+
+
+async def test_a_missing_table_is_named_with_its_ddl(empty_database: Database) -> None:
+    """Without compute_nodes: the table, the command and the DDL."""
+    error = await refusal(empty_database)
+    assert error.code == 1146
+    assert error.reason == "the table compute_nodes is missing"
+    assert "asynchost schema --apply" in error.remedy
+    assert "CREATE TABLE `compute_nodes` ( `created_at` datetime" in error.remedy
+    assert "; then GRANT SELECT" in error.remedy
+
+
+async def test_a_missing_companion_table_is_named_with_its_ddl(database: Database) -> None:
+    """Without the companion table nothing is written."""
+    database.execute("DROP TABLE asynchost_fence")
+    error = await refusal(database)
+    assert error.reason == "the table asynchost_fence is missing"
+    assert "CREATE TABLE `asynchost_fence`" in error.remedy
+
+
+@pytest.mark.parametrize("table", [schema.TABLE, schema.FENCE])
+async def test_a_missing_column_is_named_with_its_ddl(database: Database, table: str) -> None:
+    """The column's name, and the ALTER TABLE that adds it."""
+    column = "running_vms" if table == schema.TABLE else "state"
+    database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    error = await refusal(database)
+    assert error.reason == f"the table {table} lacks the column {column}"
+    database.execute(error.remedy)
+    async with ComputeNodeWriter(database.url):
+        pass
+
+
+@pytest.mark.parametrize(
+    "revoked",
+    [
+        "REVOKE UPDATE (vcpus_used) ON {0}.compute_nodes FROM {1}",
+        "REVOKE INSERT (cpu_info) ON {0}.compute_nodes FROM {1}",
+        "REVOKE SELECT (id) ON {0}.compute_nodes FROM {1}",
+        "REVOKE UPDATE ON {0}.asynchost_fence FROM {1}",
+        "REVOKE INSERT ON {0}.asynchost_fence FROM {1}",
+        "REVOKE SELECT ON {0}.asynchost_fence FROM {1}",
+    ],
+)
+async def test_a_missing_right_is_named_with_the_grants(database: Database, revoked: str) -> None:
+    """The GRANTs name the account as the server knows it, and carrying them out mends it."""
+    account = "'poor'@'localhost'"
+    url = make_account(database, "poor", *schema.grant_statements(database.name, account))
+    database.execute(revoked.format(database.name, account))
+    error = await refusal(database, url)
+    assert error.code in (1142, 1143)
+    for grant in error.remedy.split("; "):
+        database.execute(grant)
+    async with ComputeNodeWriter(url):
+        pass
+
+
+async def test_a_table_that_cannot_be_seen_may_be_missing(database: Database) -> None:
+    """The server forbids a table that it does not have: the DDL is named beside the GRANTs."""
+    account = "'blind'@'localhost'"
+    (columns, _) = schema.grant_statements(database.name, account)
+    url = make_account(database, "blind", columns)
+    database.execute("DROP TABLE asynchost_fence")
+    error = await refusal(database, url)
+    assert error.code == 1142
+    ways, _, grants = error.remedy.partition("; then ")
+    command, _, create = ways.partition(", or ")
+    assert command == (
+        "create the table if it is missing:"
+        " asynchost schema --apply --database URL (as an account that may create tables)"
+    )
+    for statement in (create, *grants.split("; ")):
+        database.execute(statement)
+    async with ComputeNodeWriter(url):
+        pass
+
+
+async def test_a_database_that_cannot_be_seen_may_be_missing(database: Database) -> None:
+    """The same with the database."""
+    url = make_account(database, "outsider")
+    error = await refusal(database, url.replace(database.name, "nowhere"))
+    assert error.code == 1044
+    assert error.remedy.startswith(
+        "create the database if it is missing: CREATE DATABASE `nowhere`; then GRANT SELECT"
+    )
+
+
+async def test_an_account_that_may_not_create_is_told_who_may(empty_database: Database) -> None:
+    """``schema --apply`` itself, with the daemon's account."""
+    account = "'runner'@'localhost'"
+    url = make_account(
+        empty_database, "runner", f"GRANT SELECT ON {empty_database.name}.* TO {account}"
+    )
+    with pytest.raises(DatabaseRefusedError, match="as an account that may create tables"):
+        await apply_schema(url)
+
+
+async def test_the_printed_grants_suffice(database: Database) -> None:
+    """The least-privilege account creates, adopts, writes, renews and takes leave."""
+    account = "'little'@'localhost'"
+    url = make_account(database, "little", *schema.grant_statements(database.name, account))
+    database.insert_node(hypervisor_hostname="there", deleted=None)
+    hosts = [FakeHost("new"), FakeHost("there")]
+    async with ComputeNodeWriter(url, settings=SETTINGS) as writer:
+        for host in hosts:
+            writer.attach(host)
+        await writer.flush()
+        for host in hosts:
+            host.start(3)
+        await writer.flush()
+    assert [row["vcpus_used"] for row in database.rows()] == [3, 3]
+    assert [fence["state"] for fence in database.fences()] == ["stopped", "stopped"]
+
+
+async def test_a_wrong_password_is_refused_and_not_shown(database: Database) -> None:
+    """The error names the account, never the password."""
+    url = make_account(database, "guarded", password="right")
+    wrong = url.replace("guarded@", "guarded:wr0ng@")
+    error = await refusal(database, wrong)
+    assert error.code == 1045
+    assert "guarded" in error.remedy
+    assert "wr0ng" not in f"{error} {error!r} {error.__cause__} {error.__dict__}"
+    database.execute(f"GRANT ALL ON {database.name}.* TO guarded@localhost")
+    async with ComputeNodeWriter(url, password="right"):
+        pass
+
+
+async def test_a_password_may_hold_any_letter(database: Database) -> None:
+    """Also those that the driver's own encoding does not have."""
+    url = make_account(
+        *(database, "foreigner", f"GRANT ALL ON {database.name}.* TO foreigner@localhost"),
+        password="pü€",
+    )
+    async with ComputeNodeWriter(url, password="pü€"):
+        pass
+    async with ComputeNodeWriter(url.replace("foreigner@", "foreigner:p%C3%BC%E2%82%AC@")):
+        pass
+    assert (await refusal(database, url.replace("foreigner@", "foreigner:pü@"))).code == 1045
+
+
+async def test_a_missing_database_is_named(database: Database) -> None:
+    """The statement that creates it is part of the text."""
+    error = await refusal(database, database.server.url("nowhere"))
+    assert (error.code, error.remedy) == (1049, "create it: CREATE DATABASE `nowhere`")
+
+
+async def test_the_probes_change_nothing(database: Database) -> None:
+    """Asking for rights leaves rows, times and the next id alone."""
+    database.insert_node()
+    before = database.rows(), database.execute("SHOW CREATE TABLE compute_nodes")
+    session = await Session.connect(DatabaseUrl.parse(database.url), 5.0)
+    async with session:
+        await check(session)
+    assert (database.rows(), database.execute("SHOW CREATE TABLE compute_nodes")) == before

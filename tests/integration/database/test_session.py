@@ -1,0 +1,151 @@
+"""One connection: set up as it must be, each statement within its deadline, closed in doubt."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from asynchost.database import ComputeNodeWriter, PrivateMariaDB, WriterSettings, apply_schema
+from asynchost.database.classify import Kind, StatementError
+from asynchost.database.session import Session
+from asynchost.database.url import DatabaseUrl
+from asynchost.testing import FakeHost
+from tests.support.mariadb import Database
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+async def session(database: Database) -> AsyncIterator[Session]:
+    """A session with a deadline of a second."""
+    async with await Session.connect(DatabaseUrl.parse(database.url), 1.0) as session:
+        yield session
+
+
+async def test_the_session_is_set_up(session: Session) -> None:
+    """Isolation, autocommit, strict mode, UTC, short lock waits; silence in a claim is short."""
+    ((isolation, autocommit, sql_mode, zone, lock_wait, idle),) = await session.query(
+        "SELECT @@tx_isolation, @@autocommit, @@sql_mode, @@time_zone,"
+        " @@innodb_lock_wait_timeout, @@idle_transaction_timeout"
+    )
+    assert (isolation, autocommit, zone, lock_wait) == ("READ-COMMITTED", 1, "+00:00", 1)
+    assert "STRICT_ALL_TABLES" in sql_mode
+    assert "NO_BACKSLASH_ESCAPES" not in sql_mode
+    assert idle <= 30
+
+
+async def test_claims_limit_their_silence(session: Session) -> None:
+    """And the session may be idle for long again afterwards."""
+    await session.limit_silence(True)
+    assert (await session.query("SELECT @@wait_timeout"))[0][0] <= 30
+    await session.limit_silence(False)
+    assert await session.query("SELECT @@wait_timeout") == [(28_800,)]
+
+
+async def test_a_server_that_cuts_idle_sessions_soon_spares_this_one(
+    private_database: Database,
+) -> None:
+    """From the set-up on, and after a claim as well."""
+    private_database.execute("SET GLOBAL wait_timeout = 10")
+    url = DatabaseUrl.parse(private_database.url)
+    async with await Session.connect(url, 5.0) as session:
+        for _ in range(2):
+            idle = await session.query("SELECT @@global.wait_timeout, @@session.wait_timeout")
+            assert idle == [(10, 28_800)]
+            await session.limit_silence(True)
+            await session.limit_silence(False)
+
+
+async def test_rows_are_counted_as_matched(session: Session, database: Database) -> None:
+    """A repeated write must count as landed."""
+    database.insert_node(vcpus=3)
+    assert await session.write("UPDATE compute_nodes SET vcpus = 3") == 1
+
+
+async def test_notes_and_warnings_are_no_python_warnings(session: Session) -> None:
+    """Warnings are errors here: one that slipped out would fail this test."""
+    await session.write("CREATE TABLE IF NOT EXISTS compute_nodes (id int)")
+    assert await session.query("SELECT 1 / 0") == [(None,)]
+
+
+async def test_an_error_of_the_statement_leaves_the_session_usable(session: Session) -> None:
+    """A duplicate key is no reason to connect again."""
+    await session.write("CREATE TEMPORARY TABLE t (id int PRIMARY KEY)")
+    await session.write("INSERT INTO t VALUES (1)")
+    with pytest.raises(StatementError) as caught:
+        await session.write("INSERT INTO t VALUES (1)")
+    assert (caught.value.code, caught.value.kind) == (1062, Kind.RESOLVE)
+    assert await session.query("SELECT id FROM t") == [(1,)]
+
+
+async def test_a_late_answer_closes_the_session(database: Database) -> None:
+    """The outcome is unknown, and the late answer can be taken for no other."""
+    session = await Session.connect(DatabaseUrl.parse(database.url), 0.2)
+    with pytest.raises(StatementError, match=r"no answer within 0\.2 s") as caught:
+        await session.query("SELECT SLEEP(2)")
+    assert (caught.value.kind, session.closed) == (Kind.CONNECTION, True)
+    with pytest.raises(StatementError):
+        await session.query("SELECT 1")
+
+
+async def test_a_cancelled_statement_closes_the_session(session: Session) -> None:
+    """For the same reason."""
+    asking = asyncio.create_task(session.query("SELECT SLEEP(2)"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert session.closed
+
+
+async def test_a_server_that_accepts_and_is_mute_is_given_up() -> None:
+    """The driver's own timeout ends where such a server begins."""
+    accepted: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: accepted.append(writer), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        with pytest.raises(StatementError, match=r"no answer within 0\.1 s"):
+            await Session.connect(DatabaseUrl.parse(f"mysql://u@127.0.0.1:{port}/db"), 0.1)
+    finally:
+        server.close()
+        for writer in accepted:
+            writer.close()
+        await server.wait_closed()
+
+
+async def test_a_closed_port_is_a_server_that_is_down() -> None:
+    """Not a refusal."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        with pytest.raises(StatementError) as caught:
+            await Session.connect(DatabaseUrl.parse(f"mysql://u@127.0.0.1:{port}/db"), 1.0)
+    assert (caught.value.code, caught.value.kind) == (2003, Kind.CONNECTION)
+    assert "(Connection refused)" in caught.value.reason
+
+
+async def test_tcp_with_a_password() -> None:
+    """The whole way from a URL with host and port to the row."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    tcp = ["--skip-networking=0", "--bind-address=127.0.0.1", f"--port={port}"]
+    async with PrivateMariaDB(arguments=tcp) as server:
+        admin = Database(server, "mysql")
+        admin.execute("CREATE DATABASE nova")
+        admin.execute("GRANT ALL ON nova.* TO me@'127.0.0.1' IDENTIFIED BY 'p@ss/w:rd'")
+        url = f"mysql://me@127.0.0.1:{port}/nova"
+        await apply_schema(url, password="p@ss/w:rd")
+        settings = WriterSettings(quiet_seconds=0, maximum_delay_seconds=0)
+        async with ComputeNodeWriter(url, password="p@ss/w:rd", settings=settings) as writer:
+            writer.attach(FakeHost("n1"))
+            await eventually(Database(server, "nova").rows)
+
+
+async def test_an_abandoned_statement_leaves_no_connection(database: Database) -> None:
+    """The server sees the connection end."""
+    session = await Session.connect(DatabaseUrl.parse(database.url), 5.0)
+    assert len(database.connections()) == 1
+    session.abort()
+    await eventually(lambda: database.connections() == [])

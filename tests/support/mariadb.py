@@ -1,0 +1,128 @@
+"""Real MariaDB servers for the tests, and an independent look into their databases.
+
+May live here: fixtures that any ``conftest.py`` can import by name, and a plain blocking client
+that shares no code with what is tested. Must not: anything that a writer is meant to do.
+"""
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pymysql
+import pytest
+import pytest_asyncio
+from pymysql.cursors import DictCursor
+
+from asynchost.database.inspection import apply_schema
+from asynchost.database.private_server import PrivateMariaDB
+
+__all__ = ["Database", "database", "empty_database", "mariadb", "private_database"]
+
+_numbers = itertools.count(1)
+
+
+class Database:
+    """A database of one test: its URL, and statements by another client."""
+
+    def __init__(self, server: PrivateMariaDB, name: str) -> None:
+        self.server = server
+        self.name = name
+        self.url = server.url(name)
+
+    def connect(self) -> "pymysql.Connection[DictCursor]":
+        """A connection of the test's own, with autocommit, to be closed by the test."""
+        return pymysql.connect(
+            unix_socket=str(self.server.socket),
+            user=self.server.user,
+            database=self.name,
+            autocommit=True,
+            cursorclass=DictCursor,
+            read_timeout=10,
+        )
+
+    def execute(self, statement: str) -> list[dict[str, Any]]:
+        """Carry out one statement on a connection of its own; returns its rows."""
+        connection = self.connect()
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+                return list(cursor.fetchall())
+        finally:
+            connection.close()
+
+    def rows(self, where: str = "TRUE") -> list[dict[str, Any]]:
+        """The rows of compute_nodes, by id."""
+        return self.execute(f"SELECT * FROM compute_nodes WHERE {where} ORDER BY id")
+
+    def row(self, where: str = "TRUE") -> dict[str, Any]:
+        """The one row of compute_nodes."""
+        (row,) = self.rows(where)
+        return row
+
+    def fences(self) -> list[dict[str, Any]]:
+        """The rows of the companion table, by key."""
+        return self.execute("SELECT * FROM asynchost_fence ORDER BY node, service")
+
+    def connections(self) -> list[int]:
+        """The ids of the other connections to this database."""
+        listed = self.execute("SHOW PROCESSLIST")
+        return [row["Id"] for row in listed if row["db"] == self.name and not row["Info"]]
+
+    def insert_node(self, **columns: object) -> int:
+        """A row as some other program would have left it; returns its id."""
+        values: dict[str, object] = {
+            **dict.fromkeys(("vcpus", "memory_mb", "local_gb"), 1),
+            **dict.fromkeys(("vcpus_used", "memory_mb_used", "local_gb_used"), 0),
+            "service_id": 7,
+            "hypervisor_type": "QEMU",
+            "hypervisor_version": 1,
+            "cpu_info": "{}",
+            "hypervisor_hostname": "node",
+            "deleted": 0,
+            **columns,
+        }
+        connection = self.connect()
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    f"INSERT INTO compute_nodes ({', '.join(values)})"
+                    f" VALUES ({', '.join(['%s'] * len(values))})",
+                    list(values.values()),
+                )
+                return int(cursor.lastrowid)
+        finally:
+            connection.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def mariadb() -> AsyncIterator[PrivateMariaDB]:
+    """The session's server, for tests that leave the server itself alone."""
+    async with PrivateMariaDB(arguments=["--max-connections=200"]) as server:
+        yield server
+
+
+@pytest.fixture
+def empty_database(mariadb: PrivateMariaDB) -> Iterator[Database]:
+    """A database without tables on the session's server, gone after the test."""
+    database = Database(mariadb, f"test_{next(_numbers)}")
+    admin = Database(mariadb, "mysql")
+    admin.execute(f"CREATE DATABASE {database.name}")
+    yield database
+    admin.execute(f"DROP DATABASE {database.name}")
+
+
+@pytest.fixture
+async def database(empty_database: Database) -> Database:
+    """A database with both tables, both empty, on the session's server."""
+    await apply_schema(empty_database.url)
+    return empty_database
+
+
+@pytest.fixture
+async def private_database() -> AsyncIterator[Database]:
+    """A database with both tables on a server of the test's own, to be killed at will."""
+    async with PrivateMariaDB() as server:
+        Database(server, "mysql").execute("CREATE DATABASE nova")
+        database = Database(server, "nova")
+        await apply_schema(database.url)
+        yield database
