@@ -43,9 +43,9 @@ class Agenda:
     def __len__(self) -> int:
         return len(self._urgent) + len(self._background) + len(self._in_flight)
 
-    def waits(self, background: bool) -> bool:
-        """Whether a domain waits: of those that events marked, or of the background's."""
-        return bool(self._background if background else self._urgent)
+    def waiting(self, background: bool) -> int:
+        """How many domains wait: of those that events marked, or of the background's."""
+        return len(self._background if background else self._urgent)
 
     @property
     def in_flight(self) -> int:

@@ -53,7 +53,8 @@ class Connection:
         self._callback_ids: list[int] = []
         self._received: deque[tuple[Translate, Any, tuple[Any, ...]]] = deque()
         self._hand_on_scheduled = False
-        self._on_event: Callable[[DomainEvent], None] = lambda _: None
+        self._on_event: Callable[[DomainEvent], None] = _ignore_event
+        self._after_events: Callable[[], None] = _do_nothing
         self.thread = CallThread("libvirt")
         self.in_process = False
         """Whether the driver runs inside this process: it may then be another host for each
@@ -113,7 +114,7 @@ class Connection:
             return
         self._closing = Call(self.take_down, lambda _: self._closed.set(), must_run=True)
         self.declare_lost("the monitor closed it")
-        self._on_event = lambda _: None
+        self._on_event, self._after_events = _ignore_event, _do_nothing
         self.thread.submit(self._closing)
         self.thread.close()
 
@@ -196,15 +197,17 @@ class Connection:
 
     # -- listening and listing ------------------------------------------------------------------
 
-    async def subscribe(self, on_event: Callable[[DomainEvent], None]) -> None:
+    async def subscribe(
+        self, on_event: Callable[[DomainEvent], None], after_events: Callable[[], None]
+    ) -> None:
         """Register every domain event that can move a total.
 
-        ``on_event`` is called on the loop, soon, for a few events at a time. Returns after
-        libvirtd has confirmed each one: an event that came before the confirmation would be
+        ``on_event`` is called on the loop, soon, for a few events in a row, and ``after_events``
+        when they are through: what one action caused is then together. Returns after libvirtd has confirmed each one: an event that came before the confirmation would be
         dropped, so list only afterwards.
         """
 
-        self._on_event = on_event
+        self._on_event, self._after_events = on_event, after_events
 
         def register(connection: libvirt.virConnect) -> None:
             for event in EVENTS:
@@ -250,6 +253,7 @@ class Connection:
         for _ in range(min(len(self._received), _EVENTS_AT_ONCE)):
             translate, domain, arguments = self._received.popleft()
             self._on_event(translate(domain, arguments))
+        self._after_events()
         if self._received and not self._hand_on_scheduled:
             self._hand_on_scheduled = True
             self._loop.call_soon(self._hand_on)
@@ -275,6 +279,14 @@ class Connection:
         return await self.ask(
             "virConnectListAllDomains", list_active, self._settings.listing_deadline_seconds
         )
+
+
+def _ignore_event(_event: DomainEvent) -> None:
+    pass
+
+
+def _do_nothing() -> None:
+    pass
 
 
 _OPEN: Final[set[Connection]] = set()

@@ -5,7 +5,7 @@ loop. A read that outlives its deadline marks its domain *stuck* and holds one t
 libvirt answers; the other domains go on through the others.
 
 Memory: one agenda entry per marked domain, one ``virDomain`` for each event until the next
-batch, and a few batches in the threads.
+batch, one for each domain that is to be looked at again, and a few batches in the threads.
 """
 
 import asyncio
@@ -25,9 +25,11 @@ from asynchost.hypervisor.read_lanes import PATIENCE_SECONDS, Lane, ReadLanes
 from asynchost.model import Cause, DomainState, Observation
 from asynchost.settings import MonitorSettings
 
-# Large enough that handing over costs little beside reading, small enough that the results of
-# one batch keep the loop for less than a millisecond.
+# Handing over costs as much as reading two domains. So where many wait, more go at a time: those
+# wait for each other anyway, and the results of the largest keep the loop for a millisecond.
 _BATCH: Final = 16
+_LARGEST_BATCH: Final = 64
+_BATCH_SHARE: Final = 4
 # By this share of the look-again time a look may come later than planned.
 _LOOK_GRID: Final = 0.25
 _RETRY_BOUND_SECONDS: Final = 30.0
@@ -66,8 +68,9 @@ class Reader:
         self._look_again_seconds = settings.look_again_seconds
         self._loop = asyncio.get_running_loop()
         self._agenda = Agenda()
-        self._lanes = ReadLanes(events, listing, make_spare, on_more=self._pump)
+        self._lanes = ReadLanes(events, listing, make_spare, on_more=self.pump)
         self._domains: dict[str, tuple[Lane, Any]] = {}
+        self._to_look_at: dict[str, Any] = {}
         # Freeing one of libvirt's objects gives up the interpreter's lock, for which the loop
         # may then have to wait. So those that are not needed are freed with the next batch.
         self._spent: list[Any] = []
@@ -86,28 +89,31 @@ class Reader:
     # -- what is to be read ---------------------------------------------------------------------
 
     def event(self, event: DomainEvent) -> None:
-        """libvirt said that something happened to a domain."""
+        """libvirt said that something happened to a domain: read it at the next :meth:`pump`."""
         if self._closed:
             return
         if event.migration:
             self._migrating.add(event.uuid)
         if event.look_again:
             self.look_again(event.uuid)
+            self._to_look_at[event.uuid] = event.domain
+        elif event.uuid in self._to_look_at:
+            self._to_look_at[event.uuid] = event.domain  # which may have another name by now
         if event.uuid not in self._domains:
             self._domains[event.uuid] = (self._lanes.events, event.domain)
         elif len(self._spent) < _MOST_SPENT:
             self._spent.append(event.domain)
-        self.mark(event.uuid, Mark(Cause.EVENT, event.detail))
+        self._agenda.mark(event.uuid, Mark(Cause.EVENT, event.detail))
 
     def mark(self, uuid: str, mark: Mark) -> None:
         """Read the domain soon."""
         if self._closed:
             return
         self._agenda.mark(uuid, mark)
-        # One round later, so that a burst of events is handed out at once and in one go.
+        # One round later, so that many are handed out at once and in one go.
         if not self._pump_scheduled:
             self._pump_scheduled = True
-            self._loop.call_soon(self._pump)
+            self._loop.call_soon(self.pump)
 
     def look_again(self, uuid: str, delay_seconds: float | None = None) -> None:
         """Read the domain once more after a delay; the look-again time by default."""
@@ -161,7 +167,8 @@ class Reader:
 
     # -- handing out ----------------------------------------------------------------------------
 
-    def _pump(self) -> None:
+    def pump(self) -> None:
+        """Hand out what is marked, as far as there are free lanes."""
         self._pump_scheduled = False
         if self._closed:
             return
@@ -172,7 +179,7 @@ class Reader:
 
     def _hand_out(self, background: bool) -> bool:
         """Hand marked domains to free lanes; False when one is lacking."""
-        while self._agenda.waits(background):
+        while self._agenda.waiting(background):
             lane = self._lanes.free(background=background)
             if lane is None:
                 return False
@@ -181,13 +188,19 @@ class Reader:
 
     def _take_batch(self, lane: Lane, background: bool) -> list[Read]:
         reads: list[Read] = []
-        while len(reads) < _BATCH:
+        waiting = self._agenda.waiting(background)
+        size = min(max(waiting // _BATCH_SHARE, _BATCH), _LARGEST_BATCH)
+        while len(reads) < size:
             taken = self._agenda.take(background)
             if taken is None:
                 break
             uuid, mark = taken
             # libvirt's objects belong to the connection that they came through.
             home, domain = self._domains.pop(uuid, (lane, None))
+            if mark.cause is Cause.LOOK_AGAIN:
+                kept = self._to_look_at.pop(uuid, None)
+                if domain is None:
+                    home, domain = self._lanes.events, kept
             reads.append(
                 Read(uuid, mark, domain if home is lane else None, uuid in self._migrating)
             )
@@ -223,7 +236,7 @@ class Reader:
         if self._agenda.in_flight <= len(self.stuck):
             self._spent.clear()  # nothing is under way that the lock could be lost to
         self._lanes.tend()
-        self._pump()
+        self.pump()
 
     def _read(self, result: Result) -> None:
         self.reads += 1
@@ -287,7 +300,7 @@ class Reader:
             if seconds >= self._deadline_seconds and not came_back and uuid not in self.stuck:
                 self._call_stuck(uuid)
         self._lanes.tend()
-        self._pump()
+        self.pump()
 
     def _call_stuck(self, uuid: str) -> None:
         self.stuck.add(uuid)
@@ -309,7 +322,7 @@ class Reader:
         # A millisecond of grace: the loop rounds its timers to its clock's resolution.
         self._agenda.wake(self._loop.time() + 0.001)
         self._plan_look()
-        self._pump()
+        self.pump()
 
     def close(self) -> None:
         """Read no more. What is still under way is forgotten; waiters are let go."""
@@ -324,6 +337,7 @@ class Reader:
                 batch.take_back()
                 batch.spent.clear()
         self._domains.clear()
+        self._to_look_at.clear()
         self._spent.clear()
         self._lanes.close()
         for waiter in self._waiters:

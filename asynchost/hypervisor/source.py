@@ -193,7 +193,7 @@ class Source:
     async def _resync(self, events: Connection, listing: Connection, reader: Reader) -> None:
         self._staged, self._unread = {}, set()
         try:
-            await events.subscribe(self._on_event)
+            await events.subscribe(self._on_event, reader.pump)
             for name in events.missing_events:
                 self._sink.event_missing(name)
             domains = await self._list_at_connect(listing, reader)

@@ -20,6 +20,7 @@ from asynchost.database.statements import literal
 from asynchost.database.url import DatabaseUrl
 from asynchost.service import config as settings
 from asynchost.service import daemon
+from asynchost.service.collector import calm_collector
 from asynchost.service.credentials import (
     PASSWORD_VARIABLE,
     URL_VARIABLE,
@@ -171,6 +172,7 @@ def run(
         stop_on_signals(stop, grace_seconds=patience.all)
         await daemon.run(config, credentials, stop, shutdown_deadline_seconds=patience.last_write)
 
+    calm_collector()
     asyncio.run(work())
 
 
@@ -217,6 +219,7 @@ def demo(*, log_level: str, log_format: str) -> None:
         )
         await show.run()
 
+    calm_collector()
     asyncio.run(work())
 
 

@@ -1,9 +1,10 @@
 """The processes of a storm: ``python -m tests.support.storm_roles ROLE ARGUMENT...``.
 
-``generate URI FIRST COUNT SEED`` moves domains as fast as libvirtd lets it; ``watch URI`` is an
-embedding program that does nothing but watch the host, and measures how long its loop stands
-still; ``beat`` is the same without a host: the noise of the machine. Each is told what to do in
-lines of JSON on standard input and answers in kind; see :mod:`tests.support.storms`.
+``generate URI FIRST COUNT SEED`` moves domains as fast as libvirtd lets it; ``watch URI`` is a
+program that does nothing but watch the host, with the daemon's garbage collector, and measures
+how long its loop stands still; ``beat`` is the same without a host: the noise of the machine.
+Each is told what to do in lines of JSON on standard input and answers in kind; see
+:mod:`tests.support.storms`.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ import libvirt
 from asynchost import HostMonitor, MonitorSettings
 from asynchost.hypervisor import batch
 from asynchost.hypervisor.reader import Reader
+from asynchost.service.collector import calm_collector
 from tests.support.libvirtd import silence_libvirt
 
 BEAT_SECONDS = 0.001
@@ -267,6 +269,7 @@ class Orders:
 async def watch(uri: str, settings: str, spy: str) -> None:
     orders = Orders()
     await orders.open()
+    calm_collector()
     await Watcher(uri, json.loads(settings), spy=bool(spy)).run(orders)
 
 

@@ -116,7 +116,7 @@ class AgendaModel(RuleBasedStateMachine):
         assert len(self.agenda) == len(waiting) + len(self.reading) <= len(UUIDS)
         assert self.agenda.in_flight == len(self.reading)
         for background, line in enumerate(("urgent", "background")):
-            assert self.agenda.waits(bool(background)) == bool(self.waiting[line])
+            assert self.agenda.waiting(bool(background)) == len(self.waiting[line])
         assert self.agenda.next_look == min(self.looks.values(), default=None)
         for uuid in UUIDS:
             owed = 1 + (self.reading[uuid] is not None) if uuid in self.reading else 0
@@ -205,11 +205,11 @@ def test_each_line_says_whether_it_waits() -> None:
     """The caller hands each to a connection of its own."""
     agenda = Agenda()
     agenda.mark(A, AUDIT)
-    assert (agenda.waits(background=False), agenda.waits(background=True)) == (False, True)
+    assert (agenda.waiting(background=False), agenda.waiting(background=True)) == (0, 1)
     agenda.mark(A, EVENT)
-    assert (agenda.waits(background=False), agenda.waits(background=True)) == (True, False)
+    assert (agenda.waiting(background=False), agenda.waiting(background=True)) == (1, 0)
     agenda.take(background=False)
-    assert (agenda.waits(background=False), agenda.waits(background=True)) == (False, False)
+    assert (agenda.waiting(background=False), agenda.waiting(background=True)) == (0, 0)
 
 
 def test_a_read_that_never_began_is_put_back() -> None:
