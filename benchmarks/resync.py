@@ -12,16 +12,17 @@ from benchmarks.peers import peer
 from benchmarks.report import Goal, Result, Table, milliseconds, ratios
 
 MOST_TIMES_LISTING = 1.1
+_CONTENDERS = ("monitor", "listing", "calls")
 
 
 def run(options: Namespace) -> Result:
     """From nothing to ready, against a bare listing with one ``info()`` each."""
     sizes = options.domains
     seconds: dict[str, dict[int, list[float]]] = {
-        name: {size: [] for size in sizes} for name in ("monitor", "listing")
+        name: {size: [] for size in sizes} for name in _CONTENDERS
     }
     cpu: dict[str, dict[int, list[float]]] = {
-        name: {size: [] for size in sizes} for name in ("monitor", "listing")
+        name: {size: [] for size in sizes} for name in _CONTENDERS
     }
     with hosts(sizes) as there, ExitStack() as stack:
         monitor = stack.enter_context(peer("benchmarks.contenders", "monitor"))
@@ -30,7 +31,8 @@ def run(options: Namespace) -> Result:
             for size, host in there.items():
                 answers: dict[str, dict[str, Any]] = {
                     "monitor": monitor.ask("watch", uri=host.uri),
-                    "listing": listing.ask("measure", uri=host.uri),
+                    "listing": listing.ask("measure", uri=host.uri, same_calls=False),
+                    "calls": listing.ask("measure", uri=host.uri, same_calls=True),
                 }
                 monitor.ask("unwatch")
                 for name, answer in answers.items() if number else ():
@@ -70,6 +72,7 @@ def _result(
     of_sizes: list[Interval] = [
         ratio_interval(seconds["monitor"][size], seconds["listing"][size]) for size in sizes
     ]
+    of_calls = [ratio_interval(seconds["monitor"][size], seconds["calls"][size]) for size in sizes]
 
     def line(label: str, values: dict[int, list[float]]) -> list[str]:
         return [label, *(milliseconds(median(values[size])) for size in sizes)]
@@ -78,8 +81,10 @@ def _result(
     rows = [
         line("HostMonitor until ready, ms", seconds["monitor"]),
         line("bare listing with info(), ms", seconds["listing"]),
+        line("the monitor's calls, bare, ms", seconds["calls"]),
         line("HostMonitor, CPU ms", cpu["monitor"]),
         line("bare listing with info(), CPU ms", cpu["listing"]),
+        line("the monitor's calls, bare, CPU ms", cpu["calls"]),
         ["resident memory, MiB", *(f"{kib[size] / 1024:.1f}" for size in sizes)],
     ]
     notes = []
@@ -92,11 +97,17 @@ def _result(
         "resync",
         "From nothing to the totals of a host, over libvirtd's socket: connections opened, events"
         " registered, domains listed and read. Beside it a loop that opens one connection, lists"
-        " and calls info() for each, and does nothing else. Taking turns.",
+        " and calls info() for each, and does nothing else; and one that makes all the calls of"
+        " the monitor, one after another: two connections, the registrations, and state() of each"
+        " paused domain, whose reason decides whether it is at work. Taking turns.",
         {"rounds": options.rounds},
         [
             Table("median, by domains on the host", ["", *(f"{n:,}" for n in sizes)], rows),
-            ratios("HostMonitor over bare listing, wall time", sizes, {"ratio": of_sizes}),
+            ratios(
+                "HostMonitor until ready, wall time",
+                sizes,
+                {"over bare listing": of_sizes, "over its own calls, bare": of_calls},
+            ),
         ],
         [
             Goal(

@@ -5,22 +5,42 @@ from typing import Any
 
 import libvirt
 
+from asynchost.hypervisor.domain_events import EVENTS
+
 
 class Listing:
     """Opens a connection, lists, reads, closes; straight from the one thread there is."""
 
-    async def measure(self, uri: str) -> dict[str, Any]:
-        """Once: wall time and CPU time of opening, listing and reading."""
+    async def measure(self, uri: str, same_calls: bool) -> dict[str, Any]:
+        """Once: wall time and CPU time of opening, listing and reading.
+
+        With ``same_calls``, all calls that a monitor makes of libvirt until it is ready, and
+        nothing beside them: the floor for whoever wants events, and the states' reasons.
+        """
         before, cpu = time.monotonic(), time.process_time()
         connection = libvirt.openReadOnly(uri)
-        found = [
-            (domain.UUIDString(), *domain.info())
-            for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
-        ]
+        listing = _registered(connection, uri) if same_calls else connection
+        found = []
+        for domain in listing.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+            found.append((domain.UUIDString(), *domain.info()))
+            if same_calls and found[-1][1] == libvirt.VIR_DOMAIN_PAUSED:
+                domain.state()
         answer = {
             "seconds": time.monotonic() - before,
             "cpu": time.process_time() - cpu,
             "active": len(found),
         }
+        del domain
+        listing.close()
         connection.close()
         return answer
+
+
+def _registered(events: libvirt.virConnect, uri: str) -> libvirt.virConnect:
+    """The second connection, once the first one has its events."""
+    for kind in EVENTS:
+        number = getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{kind.name}")
+        events.domainEventRegisterAny(None, number, lambda *_: None, None)
+    listing = libvirt.openReadOnly(uri)
+    events.getType()
+    return listing
