@@ -71,21 +71,35 @@ def code_of(error: BaseException) -> int | None:
 
 def kind_of(error: BaseException) -> Kind:
     """What to do after this error of the driver."""
-    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError) or _is_alert(cause):
         return Kind.CONFIGURATION
     code = code_of(error)
     return Kind.CONNECTION if code is None else _KINDS.get(code, Kind.CONNECTION)
 
 
+def is_known(code: int | None) -> bool:
+    """Whether it is clear what to do after this code, or after an error without one."""
+    return code is None or code in _KINDS
+
+
 def reason_of(error: BaseException) -> str:
     """The error's text in one line."""
     cause = error.__cause__
+    if isinstance(cause, ssl.SSLError):
+        said = getattr(cause, "verify_message", None) or cause.reason or str(cause)
+        return f"{_last(error)} (TLS: {said})"
     if isinstance(cause, OSError) and cause.errno is not None:
         # "Can't connect to MySQL server on 'localhost'" hides what the system said. A failed name
         # lookup has a negative number and its own text.
         said = os.strerror(cause.errno) if cause.errno > 0 else cause.strerror
         return f"{_last(error)} ({said})"
     return _last(error)
+
+
+def _is_alert(cause: BaseException | None) -> bool:
+    """Whether the server broke the handshake off on purpose, as without a client certificate."""
+    return isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or "")
 
 
 def _last(error: BaseException) -> str:

@@ -7,10 +7,11 @@ alters one that is there.
 from typing import NamedTuple
 
 from asynchost.database import schema
+from asynchost.database.endpoints import first_that_serves
 from asynchost.database.refusal import creation, grants
 from asynchost.database.session import Session
 from asynchost.database.statements import literal
-from asynchost.database.url import DatabaseUrl
+from asynchost.database.url import DatabaseUrl, Endpoint
 from asynchost.errors import DatabaseRefusedError
 
 
@@ -32,7 +33,11 @@ async def apply_schema(
     """
     parsed = DatabaseUrl.parse(url, password=password)
     states = []
-    async with await Session.connect(parsed, deadline_seconds) as session:
+
+    async def connect(endpoint: Endpoint | None) -> Session:
+        return await Session.connect(parsed, deadline_seconds, endpoint)
+
+    async with await first_that_serves(parsed, connect) as session:
         for table in (schema.TABLE, schema.FENCE):
             there = bool(await _columns(session, table))
             if not there:

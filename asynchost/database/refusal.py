@@ -11,15 +11,19 @@ from asynchost.errors import DatabaseRefusedError
 _APPLY = "asynchost schema --apply --database URL (as an account that may create tables)"
 
 
-def refusal(url: DatabaseUrl, code: int | None, reason: str) -> DatabaseRefusedError:
-    """The error for a server's refusal with ``code``."""
-    return DatabaseRefusedError(str(url), code, reason, _remedy(url, code))
+def refusal(
+    url: DatabaseUrl, code: int | None, reason: str, remedy: str | None = None
+) -> DatabaseRefusedError:
+    """The error for a server's refusal with ``code``; None finds the remedy by it."""
+    return DatabaseRefusedError(str(url), code, reason, remedy or _remedy(url, code))
 
 
 def _remedy(url: DatabaseUrl, code: int | None) -> str:
     database = f"CREATE DATABASE {schema.quoted(url.database)}"
     remedies = {
-        (1045, 1698): f"check the password, and whether {url.user!r} may come from this machine",
+        (1045, 1698): f"check the password, whether {url.user!r} may come from this machine, and"
+        " whether the account asks for TLS or a client's certificate (ssl_mode, ssl_cert)",
+        (2026,): "turn TLS on in the server, or take the ssl_ options out of the URL",
         (1227, 1370): f"the account lacks rights: {grants(url)}",
         (1049,): f"create it: {database}",
         # An account that may see nothing is not told whether there is something.

@@ -11,6 +11,7 @@ unknown, and the connection, whose next answer would be that one, is closed.
 """
 
 import asyncio
+from ssl import SSLError
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +21,8 @@ from pymysql.constants import CLIENT
 
 from asynchost.database.classify import Kind, StatementError, code_of, kind_of, reason_of
 from asynchost.database.refusal import refusal
-from asynchost.database.url import DatabaseUrl
+from asynchost.database.tls import remedy
+from asynchost.database.url import DatabaseUrl, Endpoint
 from asynchost.errors import DatabaseRefusedError
 
 _SQL_MODE = "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
@@ -37,10 +39,30 @@ _INIT = (
 _CLAIM_SECONDS = 15
 """How long a claim may keep others waiting when its agent falls silent within it."""
 
+_READ_ONLY, _NO_TLS, _NO_PLUGIN = 1290, 2026, 2059
+"""The codes that servers and clients give for these."""
 _GOODBYE_SECONDS = 0.5
 """A goodbye is a courtesy that spares the server's log a line: not worth a longer wait."""
 
 Row = tuple[Any, ...]
+
+
+class _Connection(aiomysql.Connection):  # type: ignore[misc]  # it has no types
+    """aiomysql's, which would go on in plain text with a server that does not speak TLS."""
+
+    async def _request_authentication(self) -> None:
+        # Before anything of the account is sent.
+        if self._ssl_context and not self.server_capabilities & CLIENT.SSL:
+            raise pymysql.err.OperationalError(_NO_TLS, "the server does not speak TLS")
+        await super()._request_authentication()
+
+    async def _process_auth(self, plugin_name: bytes, auth_packet: Any) -> None:
+        # Whoever sits in between could ask for it.
+        if plugin_name == b"mysql_clear_password" and not self._secure:
+            raise pymysql.err.OperationalError(
+                _NO_PLUGIN, "the server asks for the password in plain text"
+            )
+        await super()._process_auth(plugin_name, auth_packet)
 
 
 class Session:
@@ -60,43 +82,66 @@ class Session:
         self._deadline_seconds = deadline_seconds
 
     @classmethod
-    async def connect(cls, url: DatabaseUrl, deadline_seconds: float) -> Self:
-        """Connect and set the session up, all within ``deadline_seconds``."""
+    async def connect(
+        cls, url: DatabaseUrl, deadline_seconds: float, endpoint: Endpoint | None = None
+    ) -> Self:
+        """Connect to ``endpoint``, by default the URL's first, and set the session up.
+
+        Each step, the connecting as a whole included, within ``deadline_seconds``. A server that
+        takes no writes counts as unavailable.
+        """
+        host, port = endpoint or url.endpoints[0]
+        tls = None if url.tls is None else url.tls.context(str(url))
+        connection = _Connection(
+            host=host,
+            port=port,
+            unix_socket=url.unix_socket,
+            user=url.user,
+            password=_as_the_driver_sends(url.password or ""),
+            db=url.database,
+            charset="utf8mb4",
+            sql_mode=_SQL_MODE,
+            # Matched rows, not changed ones: a repeated write must count as landed.
+            client_flag=CLIENT.FOUND_ROWS,
+            autocommit=True,
+            program_name="asynchost",
+            ssl=tls,
+        )
         try:
             async with asyncio.timeout(deadline_seconds):
                 # connect_timeout is not given: it ends where a mute server begins.
-                connection = await aiomysql.connect(
-                    host=url.host,
-                    port=url.port,
-                    unix_socket=url.unix_socket,
-                    user=url.user,
-                    password=_as_the_driver_sends(url.password or ""),
-                    db=url.database,
-                    charset="utf8mb4",
-                    sql_mode=_SQL_MODE,
-                    # Matched rows, not changed ones: a repeated write must count as landed.
-                    client_flag=CLIENT.FOUND_ROWS,
-                    autocommit=True,
-                    program_name="asynchost",
-                )
+                await connection._connect()  # noqa: SLF001 - what aiomysql.connect() does
         except (pymysql.err.Error, TimeoutError, OSError, RuntimeError) as error:
             # RuntimeError: caching_sha2_password without TLS wants a package that is not there.
             raise _translate(error, url, deadline_seconds) from error
         session = cls(connection, url, deadline_seconds)
         try:
-            for statement in _INIT:
-                await session.write(statement)
-            if "MariaDB" in connection.get_server_info():
-                await session.write(f"SET idle_transaction_timeout = {_CLAIM_SECONDS}")
+            await session._set_up()
         except BaseException:
             session.abort()
             raise
         return session
 
+    async def _set_up(self) -> None:
+        ((read_only,),) = await self.query("SELECT @@read_only")
+        if read_only:
+            raise StatementError(
+                str(self._url), _READ_ONLY, "the server is read-only", Kind.CONNECTION
+            )
+        for statement in _INIT:
+            await self.write(statement)
+        if "MariaDB" in self._connection.get_server_info():
+            await self.write(f"SET idle_transaction_timeout = {_CLAIM_SECONDS}")
+
     @property
     def url(self) -> DatabaseUrl:
         """Where it is connected to."""
         return self._url
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it speaks TLS."""
+        return self._transport.get_extra_info("ssl_object") is not None
 
     @property
     def closed(self) -> bool:
@@ -176,10 +221,13 @@ def _translate(error: Exception, url: DatabaseUrl, deadline_seconds: float) -> E
         return StatementError(str(url), None, reason, Kind.CONNECTION)
     code, reason, kind = code_of(error), reason_of(error), kind_of(error)
     if "cryptography" in reason:
-        remedy = "connect by unix_socket, or give the account the plugin mysql_native_password"
-        return DatabaseRefusedError(str(url), code, "the password cannot be sent", remedy)
+        way_out = "connect by unix_socket or with TLS (?ssl_mode=), or give the account the plugin"
+        return DatabaseRefusedError(
+            str(url), code, "the password cannot be sent", f"{way_out} mysql_native_password"
+        )
     if kind is Kind.CONFIGURATION:
-        return refusal(url, code, reason)
+        cause = error.__cause__
+        return refusal(url, code, reason, remedy(cause) if isinstance(cause, SSLError) else None)
     return StatementError(str(url), code, reason, kind)
 
 

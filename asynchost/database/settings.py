@@ -25,6 +25,9 @@ class WriterSettings:
     renewal_interval_seconds: float = 60.0
     """How often the writer says that it still watches hosts whose rows do not change. A reader
     may take a host for unwatched after three of them."""
+    connection_age_seconds: float = 3600.0
+    """A connection is replaced, between two writes, when it is about as old as this: so a moved
+    name, a better server that came back and a load balancer's choice are followed. 0: never."""
     backoff_initial_seconds: float = 0.5
     """The bound of the first delay after a failure; it doubles from there."""
     backoff_maximum_seconds: float = 30.0
@@ -34,7 +37,12 @@ class WriterSettings:
     once to twice this long. At the start, it does not try again."""
 
     def __post_init__(self) -> None:
-        may_be_zero = ("quiet_seconds", "maximum_delay_seconds", "shutdown_deadline_seconds")
+        may_be_zero = (
+            "quiet_seconds",
+            "maximum_delay_seconds",
+            "shutdown_deadline_seconds",
+            "connection_age_seconds",
+        )
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in may_be_zero:

@@ -1,25 +1,54 @@
 """Database URLs: read, checked, shown without their password.
 
-Pure text. ``mysql://user@host:port/database`` over TCP,
-``mysql://user@localhost/database?unix_socket=/path`` over a socket; ``mariadb://`` means the
-same. Anything that RFC 3986 reserves is percent-encoded. Every text that leaves this module,
+Pure text. ``mysql://user@host:port/database`` over TCP, with several ``host:port`` separated by
+commas where there are several servers; ``mysql://user@localhost/database?unix_socket=/path`` over
+a socket; ``mariadb://`` means the same. ``?ssl_mode=``, ``ssl_ca``, ``ssl_cert`` and ``ssl_key``
+ask for TLS. Anything that RFC 3986 reserves is percent-encoded. Every text that leaves this module,
 errors included, has ``***`` where a password stood, also where the URL is malformed.
 """
 
 import re
-from dataclasses import dataclass, field, replace
-from typing import Self
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
+from asynchost.database.tls import Mode, Tls
 from asynchost.errors import InvalidSettingError
 
 DEFAULT_PORT = 3306
+_LARGEST_PORT = 65_535
 _SCHEMES = ("mysql", "mariadb")
 _SHAPE = "give mysql://user@host:port/database or mysql://user@localhost/database?unix_socket=/path"
 _BAD_PORT = "a port is a number from 1 to 65535"
+_FILES = ("ssl_ca", "ssl_cert", "ssl_key")
 _SECRET_OPTION = re.compile(
     r"(?<=[?&])((?:[^=&#]*)(?:pass|pwd|secret)[^=&#]*)=[^&#]*", re.IGNORECASE
 )
+_URL = re.compile(
+    r"(?P<scheme>[^:/?#@]+)://(?P<authority>[^/?#]*)/?(?P<path>[^?#]*)"
+    r"(\?(?P<query>[^#]*))?(#(?P<fragment>.*))?\Z",
+    re.DOTALL,
+)
+_ENDPOINT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\[\]:]*)(?::(?P<port>[^\[\]:]*))?\Z")
+
+
+class Endpoint(NamedTuple):
+    """One server, over TCP."""
+
+    host: str
+    port: int = DEFAULT_PORT
+
+    def __str__(self) -> str:
+        return f"{self._bracketed}:{self.port}"
+
+    @property
+    def shortest(self) -> str:
+        """As it stands in a URL: without the usual port."""
+        return self._bracketed if self.port == DEFAULT_PORT else str(self)
+
+    @property
+    def _bracketed(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +56,13 @@ class DatabaseUrl:
     """Where a database is and who asks. Neither ``repr`` nor ``str`` shows the password."""
 
     user: str
-    host: str
-    port: int
+    endpoints: tuple[Endpoint, ...]
+    """At least one; they are tried in this order."""
     database: str
     unix_socket: str | None = None
-    """A path; when given, ``host`` and ``port`` are not used."""
+    """A path; when given, ``endpoints`` are not used."""
+    tls: Tls | None = None
+    """None: plain text."""
     password: str | None = field(default=None, repr=False)
 
     @classmethod
@@ -40,48 +71,42 @@ class DatabaseUrl:
 
         :raises InvalidSettingError: naming the value (its password masked) and the way out.
         """
-        parts, port, reason = _split(text)
-        if parts is None:
-            raise _refuse(text, f"{reason}; {_SHAPE}")
-        if parts.scheme not in _SCHEMES:
+        # Not by urllib: newer versions of it refuse several hosts where one is in brackets.
+        parts = _URL.match(text)
+        if parts is None or parts["scheme"].lower() not in _SCHEMES:
             raise _refuse(text, f"the scheme must be mysql; {_SHAPE}")
-        if not parts.username:
+        account, _, places = parts["authority"].rpartition("@")
+        user, has_password, secret = account.partition(":")
+        if not user:
             raise _refuse(text, f"it names no user; {_SHAPE}")
-        if port == 0:
-            raise _refuse(text, f"{_BAD_PORT}; {_SHAPE}")
-        database = unquote(parts.path.removeprefix("/"))
-        if not database or "/" in parts.path.removeprefix("/"):
+        database = unquote(parts["path"])
+        if not database or "/" in parts["path"]:
             raise _refuse(text, f"it names no database; {_SHAPE}")
-        if parts.fragment:
+        if parts["fragment"]:
             raise _refuse(text, f"a # must be written %23; {_SHAPE}")
-        url = cls(
-            user=unquote(parts.username),
-            host=unquote(parts.hostname or ""),
-            port=DEFAULT_PORT if port is None else port,
+        unix_socket, tls = _options(text, parts["query"] or "")
+        return cls(
+            user=unquote(user),
+            endpoints=_endpoints(text, places, needed=unix_socket is None),
             database=database,
-            unix_socket=_unix_socket(text, parts.query),
-            password=password if parts.password is None else unquote(parts.password),
+            unix_socket=unix_socket,
+            tls=tls,
+            password=unquote(secret) if has_password else password,
         )
-        if "," in url.host:
-            raise _refuse(text, f"it names more than one host; {_SHAPE}")
-        if not url.host and url.unix_socket is None:
-            raise _refuse(text, f"it names no host; {_SHAPE}")
-        return url if url.host else replace(url, host="localhost")
 
     @property
-    def endpoint(self) -> str:
-        """Where it connects to, for logs."""
-        return self.unix_socket or f"{self._bracketed}:{self.port}"
+    def places(self) -> tuple[str, ...]:
+        """Where it connects to, one after another, for logs."""
+        return (self.unix_socket,) if self.unix_socket else tuple(map(str, self.endpoints))
 
     def __str__(self) -> str:
         """The URL without its password."""
-        where = self._bracketed if self.port == DEFAULT_PORT else f"{self._bracketed}:{self.port}"
-        text = f"mysql://{quote(self.user, safe='')}@{where}/{quote(self.database, safe='')}"
-        return f"{text}?unix_socket={quote(self.unix_socket)}" if self.unix_socket else text
-
-    @property
-    def _bracketed(self) -> str:
-        return f"[{self.host}]" if ":" in self.host else self.host
+        where = ",".join(endpoint.shortest for endpoint in self.endpoints)
+        options = {} if self.tls is None else self.tls.options()
+        if self.unix_socket is not None:
+            options["unix_socket"] = self.unix_socket
+        query = f"?{urlencode(options, safe='/', quote_via=quote)}" if options else ""
+        return f"mysql://{quote(self.user, safe='')}@{where}/{quote(self.database, safe='')}{query}"
 
 
 def holds_password(text: str) -> bool:
@@ -104,16 +129,25 @@ def masked(text: str) -> str:
     return _SECRET_OPTION.sub(r"\1=***", f"{scheme}{separator}{account}{at}{place}")
 
 
-def _split(text: str) -> tuple[SplitResult | None, int | None, str]:
-    # The reason is returned, not raised: urllib's error quotes what it could not read, a password
-    # as like as not, and would stay attached to ours.
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError as error:
-        return None, None, _BAD_PORT if "Port" in str(error) else "it is malformed"
-    else:
-        return parts, port, ""
+def _endpoints(text: str, places: str, *, needed: bool) -> tuple[Endpoint, ...]:
+    if not places and not needed:
+        return (Endpoint("localhost"),)
+    endpoints = []
+    for place in places.split(","):
+        match = _ENDPOINT.match(place)
+        host = unquote(match["host"]) if match is not None else ""
+        if match is None or not host.isprintable():
+            raise _refuse(text, f"it is malformed; {_SHAPE}")
+        if not host:
+            raise _refuse(text, f"it names no host; {_SHAPE}")
+        digits = match["port"] or str(DEFAULT_PORT)
+        if not re.fullmatch(r"[0-9]{1,5}", digits) or not 0 < int(digits) <= _LARGEST_PORT:
+            raise _refuse(text, f"{_BAD_PORT}; {_SHAPE}")
+        endpoints.append(Endpoint(host.strip("[]").lower(), int(digits)))
+    for endpoint in endpoints:
+        if endpoints.count(endpoint) > 1:
+            raise _refuse(text, f"it names {endpoint} more than once; {_SHAPE}")
+    return tuple(endpoints)
 
 
 def _mask_port(place: str) -> str:
@@ -125,15 +159,39 @@ def _mask_port(place: str) -> str:
     return place
 
 
-def _unix_socket(text: str, query: str) -> str | None:
-    unix_socket = None
+def _options(text: str, query: str) -> tuple[str | None, Tls | None]:
+    """The socket and the TLS that the URL's options ask for."""
+    options: dict[str, str] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
-        if name != "unix_socket":
+        if name not in ("unix_socket", "ssl_mode", *_FILES):
             raise _refuse(text, f"the option {name!r} is unknown; {_SHAPE}")
-        if not value.startswith("/"):
-            raise _refuse(text, f"unix_socket must be an absolute path; {_SHAPE}")
-        unix_socket = value
-    return unix_socket
+        if name in options:
+            raise _refuse(text, f"the option {name!r} is given twice; {_SHAPE}")
+        if name != "ssl_mode" and not value.startswith("/"):
+            raise _refuse(text, f"{name} must be an absolute path; {_SHAPE}")
+        options[name] = value
+    unix_socket = options.pop("unix_socket", None)
+    tls = _tls(text, options)
+    if unix_socket is not None and tls is not None:
+        raise _refuse(text, f"a unix socket needs no TLS: leave out {', '.join(options)}")
+    return unix_socket, tls
+
+
+def _tls(text: str, options: dict[str, str]) -> Tls | None:
+    modes = ("DISABLED", *Mode)
+    mode = options.get("ssl_mode", Mode.VERIFY_IDENTITY).upper()
+    if mode not in modes:
+        raise _refuse(text, f"ssl_mode must be one of {', '.join(modes)}")
+    files = [name for name in _FILES if name in options]
+    if mode == "DISABLED" and files:
+        raise _refuse(text, f"ssl_mode is DISABLED, yet it gives {', '.join(files)}")
+    if mode == Mode.REQUIRED and "ssl_ca" in options:
+        raise _refuse(text, "ssl_mode=REQUIRED checks no certificate; with ssl_ca give VERIFY_CA")
+    if "ssl_key" in options and "ssl_cert" not in options:
+        raise _refuse(text, "ssl_key is of no use without ssl_cert")
+    if mode == "DISABLED" or not options:
+        return None
+    return Tls(Mode(mode), options.get("ssl_ca"), options.get("ssl_cert"), options.get("ssl_key"))
 
 
 def _refuse(text: str, expected: str) -> InvalidSettingError:

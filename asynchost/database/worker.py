@@ -14,17 +14,21 @@ from asynchost.backoff import Backoff
 from asynchost.database import inspection
 from asynchost.database.alarm import Alarm
 from asynchost.database.attachment import Attachment
-from asynchost.database.classify import Kind
+from asynchost.database.classify import Kind, is_known
+from asynchost.database.endpoints import first_that_serves
 from asynchost.database.lane import Lane, Setback
+from asynchost.database.refusal import refusal
 from asynchost.database.session import Session
 from asynchost.database.settings import WriterSettings
-from asynchost.database.url import DatabaseUrl
+from asynchost.database.url import DatabaseUrl, Endpoint
 from asynchost.errors import AsynchostError, DatabaseRefusedError, DatabaseUnavailableError
 from asynchost.log import get_logger
 
 _NEVER = float("inf")
 _CLAIMS_PER_TURN = 50
 """Bounds how long the rows that are owned already wait while many are claimed."""
+_UNKNOWN_ENDURED = 3
+"""An error that nobody has classified is taken for an outage so often; then somebody must look."""
 _RESOURCES_SECONDS = 10.0
 """A full disk does not empty itself sooner."""
 _LAST_RETRY_SECONDS = 0.1
@@ -51,6 +55,8 @@ class Worker:
         self._closing = asyncio.Event()
         self._lane: Lane | None = None
         self._was_accepted = False
+        self._unknown: tuple[int | None, int] = (None, 0)
+        """The last error's code, if it is in no list, and how often it came in a row."""
         self._reported_down = False
         self._reported_setback = False
         self._log = get_logger("asynchost.database")
@@ -114,15 +120,16 @@ class Worker:
         while True:
             try:
                 lane = self._lane or await self._open()
-                await self._serve(lane)
-            except DatabaseRefusedError as error:
-                if not self._was_accepted:
-                    raise
-                self._report_down(error)
-                delay = self._settings.refusal_retry_seconds * (1 + random.random())  # noqa: S311
-            except DatabaseUnavailableError as error:
-                self._report_down(error)
-                delay = self._backoff.next_delay()
+                lane = await self._serve(lane)
+            except (DatabaseRefusedError, DatabaseUnavailableError) as error:
+                failure = self._recurring(error) or error
+                self._report_down(failure)
+                if isinstance(failure, DatabaseUnavailableError):
+                    delay = self._backoff.next_delay()
+                elif self._was_accepted:
+                    delay = self._settings.refusal_retry_seconds * (1 + random.random())  # noqa: S311
+                else:
+                    raise failure from None
             else:
                 await lane.aclose()
                 return
@@ -134,7 +141,16 @@ class Worker:
     # -- the connection -----------------------------------------------------------------------
 
     async def _open(self) -> Lane:
-        session = await Session.connect(self._url, self._settings.statement_deadline_seconds)
+        lane = await first_that_serves(self._url, self._open_at)
+        self._was_accepted = True
+        self._reported_down = False
+        for attachment in self.attachments:
+            attachment.touch()
+        return lane
+
+    async def _open_at(self, endpoint: Endpoint | None) -> Lane:
+        deadline = self._settings.statement_deadline_seconds
+        session = await Session.connect(self._url, deadline, endpoint)
         lane = self._lane = Lane(session, self._owner)
         try:
             await inspection.check(session)
@@ -144,12 +160,31 @@ class Worker:
         except BaseException:
             self.abort()
             raise
-        self._was_accepted = True
-        self._reported_down = False
-        self._log.info("database connected", database=str(self._url))
-        for attachment in self.attachments:
-            attachment.touch()
+        place = str(endpoint) if endpoint else self._url.unix_socket
+        self._log.info(
+            "database connected", database=str(self._url), server=place, tls=session.encrypted
+        )
         return lane
+
+    async def _replace(self, lane: Lane) -> Lane:
+        """A new connection in place of an old one, which serves on where there is none."""
+        try:
+            new = await self._open()
+        except (DatabaseUnavailableError, DatabaseRefusedError) as error:
+            self._lane = lane
+            self._log.warning("no new connection, the old one serves on", reason=error.message)
+            return lane
+        except BaseException:
+            lane.abort()
+            raise
+        await lane.aclose()
+        return new
+
+    def _retires_at(self) -> float:
+        """The loop's time at which a connection made now is old; jittered, so that agents which
+        connected together do not come back together."""
+        age = self._settings.connection_age_seconds or _NEVER
+        return asyncio.get_running_loop().time() + age * (0.8 + 0.4 * random.random())  # noqa: S311
 
     async def _pause(self, delay_seconds: float) -> bool:
         """Wait before the next attempt; False when none is to be made."""
@@ -165,6 +200,19 @@ class Worker:
             pass
         return True
 
+    def _recurring(self, error: AsynchostError) -> DatabaseRefusedError | None:
+        """The refusal that an unknown code amounts to when connecting anew does not help."""
+        if not isinstance(error, DatabaseUnavailableError) or is_known(error.code):
+            self._unknown = (None, 0)
+            return None
+        code, times = self._unknown
+        times = times + 1 if code == error.code else 1
+        self._unknown = (error.code, times)
+        if times < _UNKNOWN_ENDURED:
+            return None
+        reason = f"{error.reason}, {times} times in a row"
+        return refusal(self._url, error.code, reason)
+
     def _report_down(self, error: AsynchostError) -> None:
         """Once per change of state; a refusal each time, for it needs a person and comes seldom,
         except while closing."""
@@ -176,12 +224,16 @@ class Worker:
 
     # -- the work -----------------------------------------------------------------------------
 
-    async def _serve(self, lane: Lane) -> None:
-        """Write whatever is due, until closing; then write what is dirty and take leave."""
+    async def _serve(self, lane: Lane) -> Lane:
+        """Write whatever is due, until closing; then write what is dirty and take leave.
+
+        Returns the lane in use at the end.
+        """
         loop = asyncio.get_running_loop()
         interval = self._settings.renewal_interval_seconds
         # A random phase, so that agents which lost one server together do not tick together.
         renew_at = loop.time() + random.random() * interval  # noqa: S311
+        retire_at = self._retires_at()
         while not self.closing:
             now = loop.time()
             if due := self._due(now):
@@ -190,10 +242,13 @@ class Worker:
             if now >= renew_at:
                 await self._renew(lane)
                 renew_at = now + interval
+            if now >= retire_at:
+                lane = await self._replace(lane)
+                retire_at = self._retires_at()
             # No await between here and the sleep: a ring in between would be lost.
             if not self._flushes and not self.closing:
                 next_at = min((a.due_at for a in self._pending), default=_NEVER)
-                await self._alarm.sleep(min(next_at, renew_at))
+                await self._alarm.sleep(min(next_at, renew_at, retire_at))
         await self._turn(lane, list(self.attachments))
         while retrying := [a for a in self.attachments if a.retrying]:
             await asyncio.sleep(_LAST_RETRY_SECONDS)
@@ -201,6 +256,7 @@ class Worker:
         self._waiting += self._flushes
         self._release_flushes()
         await lane.renew(self.attachments, stopped=True)
+        return lane
 
     async def _renew(self, lane: Lane) -> None:
         """Say that the hosts are watched, and mend what others did to rows that do not change."""
@@ -240,6 +296,7 @@ class Worker:
         for attachment in unclaimed[_CLAIMS_PER_TURN:]:
             attachment.retry()
         self._backoff.reset()
+        self._unknown = (None, 0)
         self._postpone(setbacks)
 
     def _held(self) -> dict[int, str]:

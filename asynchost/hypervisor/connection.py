@@ -203,8 +203,9 @@ class Connection:
         """Register every domain event that can move a total.
 
         ``on_event`` is called on the loop, soon, for a few events in a row, and ``after_events``
-        when they are through: what one action caused is then together. Returns after libvirtd has confirmed each one: an event that came before the confirmation would be
-        dropped, so list only afterwards.
+        when they are through: what one action caused is then together. Returns after libvirtd
+        has confirmed each one: an event that came before the confirmation would be dropped, so
+        list only afterwards.
         """
 
         self._on_event, self._after_events = on_event, after_events

@@ -22,6 +22,7 @@ from asynchost.service import config as settings
 from asynchost.service import daemon
 from asynchost.service.collector import calm_collector
 from asynchost.service.credentials import (
+    CREDENTIAL,
     PASSWORD_VARIABLE,
     URL_VARIABLE,
     database_credentials,
@@ -54,13 +55,14 @@ def _database_options(function: F) -> F:
         "--database-password-file",
         metavar="FILE",
         help=f"A file that holds the database password and nothing else. "
-        f"[or set {PASSWORD_VARIABLE}]",
+        f"[or the systemd credential {CREDENTIAL}, or set {PASSWORD_VARIABLE}]",
     )(function)
     return click.option(
         "--database",
         metavar="URL",
-        help="mysql://user@host:port/db or "
+        help="mysql://user@host:port/db, with several servers as host1,host2:port, or "
         "mysql://user@localhost/db?unix_socket=/path, without a password. "
+        "With ?ssl_ca=FILE or ?ssl_mode=… it is TLS or nothing. "
         f"[or set {URL_VARIABLE}; there it may hold one]",
     )(function)
 

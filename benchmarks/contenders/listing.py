@@ -11,6 +11,10 @@ from asynchost.hypervisor.domain_events import EVENTS
 class Listing:
     """Opens a connection, lists, reads, closes; straight from the one thread there is."""
 
+    def __init__(self) -> None:
+        # Events need some loop to be registered; nothing is received, so nothing need run it.
+        libvirt.virEventRegisterDefaultImpl()
+
     async def measure(self, uri: str, same_calls: bool) -> dict[str, Any]:
         """Once: wall time and CPU time of opening, listing and reading.
 
@@ -19,7 +23,16 @@ class Listing:
         """
         before, cpu = time.monotonic(), time.process_time()
         connection = libvirt.openReadOnly(uri)
-        listing = _registered(connection, uri) if same_calls else connection
+        listing, ids = connection, []
+        if same_calls:
+            ids = [
+                connection.domainEventRegisterAny(
+                    None, getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{kind.name}"), _ignore, None
+                )
+                for kind in EVENTS
+            ]
+            connection.getType()
+            listing = libvirt.openReadOnly(uri)
         found = []
         for domain in listing.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
             found.append((domain.UUIDString(), *domain.info()))
@@ -30,17 +43,12 @@ class Listing:
             "cpu": time.process_time() - cpu,
             "active": len(found),
         }
-        del domain
-        listing.close()
-        connection.close()
+        for callback_id in ids:
+            connection.domainEventDeregisterAny(callback_id)
+        for opened in {connection, listing}:
+            opened.close()
         return answer
 
 
-def _registered(events: libvirt.virConnect, uri: str) -> libvirt.virConnect:
-    """The second connection, once the first one has its events."""
-    for kind in EVENTS:
-        number = getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{kind.name}")
-        events.domainEventRegisterAny(None, number, lambda *_: None, None)
-    listing = libvirt.openReadOnly(uri)
-    events.getType()
-    return listing
+def _ignore(*_: object) -> None:
+    pass

@@ -6,6 +6,7 @@ that shares no code with what is tested. Must not: anything that a writer is mea
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pymysql
@@ -15,8 +16,16 @@ from pymysql.cursors import DictCursor
 
 from asynchost.database.inspection import apply_schema
 from asynchost.database.private_server import PrivateMariaDB
+from tests.support.libvirtd_settings import free_tcp_port
 
-__all__ = ["Database", "database", "empty_database", "mariadb", "private_database"]
+__all__ = [
+    "Database",
+    "database",
+    "empty_database",
+    "mariadb",
+    "over_tcp",
+    "private_database",
+]
 
 _numbers = itertools.count(1)
 
@@ -92,6 +101,26 @@ class Database:
                 return int(cursor.lastrowid)
         finally:
             connection.close()
+
+
+@asynccontextmanager
+async def over_tcp(*arguments: str, requires: str = "NONE") -> AsyncIterator[Database]:
+    """A server of its own that listens on 127.0.0.1, and its database with both tables.
+
+    ``url`` is over TCP, for the account ``agent`` (password ``pw``), which may do anything there
+    and nothing elsewhere; ``requires`` is what it asks of a connection: ``SSL``, ``X509``.
+    """
+    port = free_tcp_port()
+    listening = ("--skip-networking=OFF", "--bind-address=127.0.0.1", f"--port={port}")
+    async with PrivateMariaDB(arguments=[*listening, *arguments]) as server:
+        admin = Database(server, "mysql")
+        admin.execute("CREATE DATABASE nova")
+        admin.execute(f"CREATE USER agent@'127.0.0.1' IDENTIFIED BY 'pw' REQUIRE {requires}")
+        admin.execute("GRANT ALL ON nova.* TO agent@'127.0.0.1'")
+        database = Database(server, "nova")
+        await apply_schema(database.url)
+        database.url = f"mysql://agent:pw@127.0.0.1:{port}/nova"
+        yield database
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -11,7 +11,7 @@ URL = DatabaseUrl.parse("mysql://me:secret@db/nova")
 @pytest.mark.parametrize(
     ("code", "remedy"),
     [
-        (1045, "check the password, and whether 'me' may come from this machine"),
+        (1045, "check the password, whether 'me' may come from this machine"),
         (1698, "check the password"),
         (1044, "create the database if it is missing: CREATE DATABASE `nova`; then GRANT SELECT"),
         (1142, "create the tables if they are missing: asynchost schema --apply"),

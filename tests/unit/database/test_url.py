@@ -6,24 +6,46 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asynchost.database.url import DatabaseUrl, holds_password, masked
+from asynchost.database.tls import Mode, Tls
+from asynchost.database.url import DatabaseUrl, Endpoint, holds_password, masked
 from asynchost.errors import InvalidSettingError
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("mysql://u@h/db", DatabaseUrl("u", "h", 3306, "db")),
-        ("mariadb://u@h:3307/db", DatabaseUrl("u", "h", 3307, "db")),
-        ("mysql://u:p@h/db", DatabaseUrl("u", "h", 3306, "db", password="p")),
-        ("mysql://u:@h/db", DatabaseUrl("u", "h", 3306, "db", password="")),
-        ("mysql://u%40x:p%2Fw@h/d%25b", DatabaseUrl("u@x", "h", 3306, "d%b", password="p/w")),
-        ("mysql://u@[::1]:33/db", DatabaseUrl("u", "::1", 33, "db")),
+        ("mysql://u@h/db", DatabaseUrl("u", (Endpoint("h", 3306),), "db")),
+        ("mariadb://u@h:3307/db", DatabaseUrl("u", (Endpoint("h", 3307),), "db")),
+        ("mysql://u:p@h/db", DatabaseUrl("u", (Endpoint("h", 3306),), "db", password="p")),
+        ("mysql://u:@h/db", DatabaseUrl("u", (Endpoint("h", 3306),), "db", password="")),
+        (
+            "mysql://u%40x:p%2Fw@h/d%25b",
+            DatabaseUrl("u@x", (Endpoint("h", 3306),), "d%b", password="p/w"),
+        ),
+        ("mysql://u@[::1]:33/db", DatabaseUrl("u", (Endpoint("::1", 33),), "db")),
         (
             "mysql://u@localhost/db?unix_socket=/run/a%20b.sock",
-            DatabaseUrl("u", "localhost", 3306, "db", "/run/a b.sock"),
+            DatabaseUrl("u", (Endpoint("localhost", 3306),), "db", "/run/a b.sock"),
         ),
-        ("mysql://u@/db?unix_socket=/s", DatabaseUrl("u", "localhost", 3306, "db", "/s")),
+        (
+            "mysql://u@a,[::1]:33,B:7/db",
+            DatabaseUrl("u", (Endpoint("a"), Endpoint("::1", 33), Endpoint("b", 7)), "db"),
+        ),
+        (
+            "mysql://u@h/db?ssl_mode=required",
+            DatabaseUrl("u", (Endpoint("h"),), "db", tls=Tls(Mode.REQUIRED)),
+        ),
+        (
+            "mysql://u@h/db?ssl_ca=/a%20b.pem&ssl_cert=/c.pem&ssl_key=/k.pem",
+            DatabaseUrl(
+                "u", (Endpoint("h"),), "db", tls=Tls(ca="/a b.pem", cert="/c.pem", key="/k.pem")
+            ),
+        ),
+        ("mysql://u@h/db?ssl_mode=DISABLED", DatabaseUrl("u", (Endpoint("h"),), "db")),
+        (
+            "mysql://u@/db?unix_socket=/s",
+            DatabaseUrl("u", (Endpoint("localhost", 3306),), "db", "/s"),
+        ),
     ],
 )
 def test_a_url_is_read(text: str, expected: DatabaseUrl) -> None:
@@ -46,7 +68,9 @@ def test_a_url_is_read(text: str, expected: DatabaseUrl) -> None:
         ("mysql://u@h:65536/db", "a port is a number from 1 to 65535"),
         ("mysql://u@h:abc/db", "a port is a number from 1 to 65535"),
         ("mysql://u@[::1/db", "it is malformed"),
-        ("mysql://u@h1,h2/db", "it names more than one host"),
+        ("mysql://u@h1,,h2/db", "it names no host"),
+        ("mysql://u@h1,h2:x/db", "a port is a number from 1 to 65535"),
+        ("mysql://u@h1,h1:3306/db", "it names h1:3306 more than once"),
         ("mysql://u@h/db#x", "a # must be written %23"),
         ("mysql://u@h/db?charset=x", "the option 'charset' is unknown"),
         ("mysql://u@h/db?unix_socket=relative", "unix_socket must be an absolute path"),
@@ -61,6 +85,24 @@ def test_a_mistake_is_named_with_the_way_out(text: str, reason: str) -> None:
     assert reason in message
     assert "give mysql://user@host:port/database" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("ssl_mode=PREFERRED", "one of DISABLED, REQUIRED, VERIFY_CA, VERIFY_IDENTITY"),
+        ("ssl_mode=DISABLED&ssl_ca=/ca", "ssl_mode is DISABLED, yet it gives ssl_ca"),
+        ("ssl_mode=REQUIRED&ssl_ca=/ca", "REQUIRED checks no certificate"),
+        ("ssl_key=/key", "ssl_key is of no use without ssl_cert"),
+        ("ssl_ca=ca.pem", "ssl_ca must be an absolute path"),
+        ("ssl_ca=/a&ssl_ca=/b", "the option 'ssl_ca' is given twice"),
+        ("unix_socket=/s&ssl_mode=REQUIRED", "a unix socket needs no TLS: leave out ssl_mode"),
+    ],
+)
+def test_tls_that_cannot_be_meant_is_refused(query: str, reason: str) -> None:
+    """Rather than to be read as less than was asked for."""
+    with pytest.raises(InvalidSettingError, match=reason):
+        DatabaseUrl.parse(f"mysql://u@h/db?{query}")
 
 
 def test_a_password_beside_the_url_is_used_where_it_holds_none() -> None:

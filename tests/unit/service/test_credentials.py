@@ -51,6 +51,27 @@ def test_a_password_comes_from_the_environment() -> None:
     assert database_credentials(URL, None, {"ASYNCHOST_DATABASE_PASSWORD": ""}).password is None
 
 
+def test_a_password_comes_from_a_systemd_credential(tmp_path: Path) -> None:
+    """It outranks the environment, and the option outranks it."""
+    environment = {"CREDENTIALS_DIRECTORY": str(tmp_path), "ASYNCHOST_DATABASE_PASSWORD": "another"}
+    assert database_credentials(URL, None, environment).password == "another"
+    (tmp_path / "database-password").write_text(f"{SECRET}\n")
+    assert database_credentials(URL, None, environment).password == SECRET
+    path = tmp_path / "given"
+    path.write_text("given")
+    assert database_credentials(URL, str(path), environment).password == "given"
+
+
+def test_a_systemd_credential_that_holds_no_password_is_named(tmp_path: Path) -> None:
+    """And so is the file."""
+    path = tmp_path / "database-password"
+    path.write_text("")
+    with pytest.raises(ConfigurationError) as caught:
+        database_credentials(URL, None, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert "the credential database-password" in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
 def test_a_missing_url_is_refused() -> None:
     """An empty variable is as good as none."""
     for environment in ({}, {"ASYNCHOST_DATABASE": ""}):
