@@ -6,21 +6,25 @@ service are not, and no module outside imports aiomysql.
 
 Three layers, each importing only those above it. Pure: ``url``, ``classify``, ``schema``,
 ``refusal``, ``settings``, ``rows``, ``statements``, ``identity``, ``acknowledged``,
-``attachment``. Acting through one session: ``session``, ``inspection``, ``claim``, ``lane``.
-Deciding when: ``alarm``, ``worker``, ``writer``. ``private_server`` stands beside them.
+``foreign_edits``, ``attachment``; and ``tls``, which reads certificates. Acting through one
+session: ``session``, ``endpoints``, ``inspection``, ``claim``, ``lane``. Deciding when:
+``alarm``, ``worker``, ``writer``. ``private_server`` stands beside them.
 """
 
 from asynchost.database.attachment import Attachment
+from asynchost.database.foreign_edits import OnForeignEdit
 from asynchost.database.inspection import TableState, apply_schema
 from asynchost.database.private_server import PrivateMariaDB
-from asynchost.database.settings import WriterSettings
+from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.writer import ComputeNodeWriter
 
 __all__ = [
     "Attachment",
     "ComputeNodeWriter",
+    "OnForeignEdit",
     "PrivateMariaDB",
     "TableState",
+    "WhenFenced",
     "WriterSettings",
     "apply_schema",
 ]

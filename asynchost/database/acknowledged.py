@@ -70,12 +70,23 @@ class Acknowledged:
         """Whether more was confirmed than a database at ``seq`` holds: it has lost writes."""
         return seq < self._landed_seq
 
-    def overwritten(self, seq: int, values: Values) -> list[str]:
-        """The columns that are known to hold another value than was read back, at ``seq``.
+    @property
+    def values(self) -> Mapping[str, Value]:
+        """What the database is known to hold."""
+        return self._values
 
-        None where the database has lost writes: then an older value is no stranger's.
+    def overwritten(self, seq: int, values: Values) -> Values:
+        """What was read back, at ``seq``, in columns that are known to hold something else.
+
+        Nothing where the database has lost writes: then an older value is no stranger's.
         """
-        return [] if self.is_ahead_of(seq) else sorted(difference(self._values, values))
+        if self.is_ahead_of(seq):
+            return {}
+        return {column: values[column] for column in difference(self._values, values)}
+
+    def tolerate(self, values: Mapping[str, Value]) -> None:
+        """Take these columns for written, though somebody else has changed them."""
+        self._values = {**self._values, **values}
 
     def _forget(self) -> None:
         for column in self._doubted_columns:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from asynchost.backoff import Backoff
 from asynchost.database.acknowledged import Acknowledged
+from asynchost.database.foreign_edits import Edit, ForeignEdits, OnForeignEdit
 from asynchost.database.identity import Claim, Wanted
 from asynchost.database.rows import RowEncoder, Values
 from asynchost.database.statements import FenceKey, RowWrite, Sign
@@ -62,6 +63,8 @@ class Attachment:
         debouncer: Debouncer,
         backoff: Backoff,
         *,
+        on_foreign_edit: OnForeignEdit,
+        waits_when_fenced: bool,
         clock: Callable[[], float],
         touched: Callable[["Attachment"], None],
         failed: Callable[[AsynchostError], None],
@@ -72,9 +75,15 @@ class Attachment:
         self.error: AsynchostError | None = None
         """Why the row is no longer written; None as long as it is."""
         self.row: OwnedRow | None = None
+        self.standby: FenceKey | None = None
+        """The guard that another agent holds, whose end this one waits for; None: it does not."""
         self.suspect = False
         """Whether the last write was not taken: then it stands in no statement with others, lest
         a lock on this one row hold up theirs."""
+        self.edit: Edit | None = None
+        """What somebody else had changed in the row when it was last read back."""
+        self._waits_when_fenced = waits_when_fenced
+        self._edits = ForeignEdits(on_foreign_edit)
         self._source = source
         self._debouncer = debouncer
         self._backoff = backoff
@@ -104,6 +113,11 @@ class Attachment:
     def term(self) -> int | None:
         """The number of the row's ownership; None while no row is claimed."""
         return None if self.row is None else self.row.term
+
+    @property
+    def foreign_edits(self) -> int:
+        """How many times somebody else was found to have changed the row."""
+        return self._edits.count
 
     @property
     def dirty(self) -> bool:
@@ -229,8 +243,18 @@ class Attachment:
         # A higher term of our own: a claim whose answer was lost.
         self.row = replace(row, term=record.term)
         self._known_term = max(self._known_term, record.term)
+        self.edit = self._edit_in(record)
         self._acknowledged.read(record.seq, record.values)
+        if self.edit is not None and not self.edit.repaired:
+            self._acknowledged.tolerate(self.edit.wanted)
         return Verdict.KEPT
+
+    def _edit_in(self, record: Record) -> Edit | None:
+        found = self._acknowledged.overwritten(record.seq, record.values)
+        if not found:
+            self._edits.none_left()
+            return None
+        return self._edits.noticed(found, self._acknowledged.values, self._clock())
 
     def landed(self, write: RowWrite) -> bool:
         """Whether the last reading back showed this write, or a later one."""
@@ -240,19 +264,25 @@ class Attachment:
         """Whether the database lost what it had acknowledged, as a crash or failover can do."""
         return self._acknowledged.is_ahead_of(record.seq)
 
-    def overwritten(self, record: Record) -> list[str]:
-        """The columns that somebody else has changed since they were acknowledged."""
-        return self._acknowledged.overwritten(record.seq, record.values)
-
     def lose(self) -> None:
         """The row must be claimed again."""
         self.row = None
 
     def fence(self, record: Record) -> FencedError:
-        """Another agent owns the row: stop."""
+        """Another agent owns the row: stop, or stand by."""
         error = FencedError(record.key.node, record.owner, record.term)
-        self.fail(error)
+        if self._waits_when_fenced:
+            self.standby = record.key
+            self.row = None
+            self.take()
+        else:
+            self.fail(error)
         return error
+
+    def stand_in(self) -> None:
+        """The agent that had claimed the row is gone: claim it."""
+        self.standby = None
+        self.touch()
 
     def fail(self, error: AsynchostError) -> None:
         """Stop writing this host."""
@@ -275,7 +305,7 @@ class Attachment:
         self._on_change()
 
     def _writable(self) -> HostSnapshot | None:
-        if self.error is not None:
+        if self.error is not None or self.standby is not None:
             return None
         snapshot = self._source.snapshot()
         return snapshot if snapshot.writable else None

@@ -111,6 +111,20 @@ class Lane:
                 for attachment in await self.reconcile(a for a, _ in part):
                     attachment.touch()
 
+    async def orphans(
+        self, attachments: Iterable[Attachment], silent_seconds: float
+    ) -> list[Attachment]:
+        """Those that stand by for an owner which was stopped, or was silent for so long."""
+        waiting = [(a, a.standby) for a in attachments if a.standby is not None]
+        found: list[Attachment] = []
+        for start in range(0, len(waiting), _SIGNS_PER_STATEMENT):
+            part = waiting[start : start + _SIGNS_PER_STATEMENT]
+            keys = [key for _, key in part]
+            rows = await self._session.query(statements.living_owners(keys, silent_seconds))
+            living = {FenceKey(*row) for row in rows}
+            found += [attachment for attachment, key in part if key not in living]
+        return found
+
     async def aclose(self) -> None:
         """End the session in good order. Cancelling it ends it as well."""
         await self._session.aclose()
@@ -199,22 +213,34 @@ class Lane:
             self._log.warning(
                 "the database lost acknowledged writes", host=attachment.host, row=attachment.row_id
             )
-        overwritten = [] if record is None else attachment.overwritten(record)
         verdict = attachment.judge(record, self._owner)
-        if verdict is Verdict.KEPT and overwritten:
+        if verdict is Verdict.KEPT:
+            self._tell_edit(attachment)
+        elif verdict is Verdict.LOST:
+            self._log.warning("row or guard gone, claiming again", host=attachment.host)
+            attachment.lose()
+        elif record is not None:
+            error = attachment.fence(record)
+            self._log.error(
+                "row fenced",
+                host=attachment.host,
+                owner=error.owner,
+                term=error.term,
+                stands_by=attachment.standby is not None,
+            )
+        return verdict
+
+    def _tell_edit(self, attachment: Attachment) -> None:
+        edit = attachment.edit
+        if edit is not None and edit.is_news:
             self._log.warning(
                 "row changed by another program",
                 host=attachment.host,
                 row=attachment.row_id,
-                columns=overwritten,
+                found=_shown(edit.found),
+                wanted=_shown(edit.wanted),
+                put_right=edit.repaired,
             )
-        elif verdict is Verdict.LOST:
-            self._log.warning("row or guard gone, claiming again", host=attachment.host)
-            attachment.lose()
-        elif verdict is Verdict.FENCED and record is not None:
-            error = attachment.fence(record)
-            self._log.error("row fenced", host=attachment.host, owner=error.owner, term=error.term)
-        return verdict
 
     def _written(self, host: Attachment, write: RowWrite) -> None:
         self._log.info("row written", host=host.host, row=write.row_id, **_shown(write.values))

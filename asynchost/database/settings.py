@@ -1,13 +1,29 @@
 """The writer's settings, with their units and the reasons for their defaults."""
 
 from dataclasses import dataclass, fields
+from enum import StrEnum
 
+from asynchost.database.foreign_edits import OnForeignEdit
 from asynchost.errors import InvalidSettingError
+
+
+class WhenFenced(StrEnum):
+    """What to do when another agent has claimed a host's row. It is never claimed back from an
+    agent that lives: two of them would take turns for ever."""
+
+    EXIT = "exit"
+    """Give the host up: the writer's ``wait()`` raises."""
+    WAIT = "wait"
+    """Stand by, and claim it again once the other one was stopped, or has missed three
+    renewals by the database's clock."""
+
+
+_CHOICES: dict[str, type[StrEnum]] = {"on_foreign_edit": OnForeignEdit, "when_fenced": WhenFenced}
 
 
 @dataclass(frozen=True, slots=True)
 class WriterSettings:
-    """How a :class:`~asynchost.database.writer.ComputeNodeWriter` behaves. All in seconds.
+    """How a :class:`~asynchost.database.writer.ComputeNodeWriter` behaves. Times in seconds.
 
     :raises InvalidSettingError: a value is out of range.
     """
@@ -28,6 +44,10 @@ class WriterSettings:
     connection_age_seconds: float = 3600.0
     """A connection is replaced, between two writes, when it is about as old as this: so a moved
     name, a better server that came back and a load balancer's choice are followed. 0: never."""
+    on_foreign_edit: OnForeignEdit = OnForeignEdit.REPAIR
+    """What to do when somebody else has changed a row; each row is read back with every renewal."""
+    when_fenced: WhenFenced = WhenFenced.EXIT
+    """What to do when another agent has claimed a host's row."""
     backoff_initial_seconds: float = 0.5
     """The bound of the first delay after a failure; it doubles from there."""
     backoff_maximum_seconds: float = 30.0
@@ -45,7 +65,11 @@ class WriterSettings:
         )
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in may_be_zero:
+            if field.name in _CHOICES:
+                choices = _CHOICES[field.name]
+                if value not in list(choices):
+                    raise InvalidSettingError(field.name, value, f"give {' or '.join(choices)}")
+            elif field.name in may_be_zero:
                 if not 0 <= value < float("inf"):
                     raise InvalidSettingError(field.name, value, "give seconds, 0 or more")
             elif not 0 < value < float("inf"):

@@ -117,12 +117,22 @@ def renew(signs: Sequence[Sign], owner: str) -> str:
 def read_back(keys: Sequence[FenceKey]) -> str:
     """What the database holds for these hosts: fence columns, then ``t.id``, ``t.deleted`` and
     the owned columns. The row's part is NULL where the row is gone."""
-    listed = ", ".join(f"({literal(key.node)}, {literal(key.service)})" for key in keys)
     columns = ", ".join(f"t.{column}" for column in OWNED_COLUMNS)
     return (
         f"SELECT f.node, f.service, f.term, f.seq, f.owner, t.id, t.deleted, {columns}"
         f" FROM {FENCE} f LEFT JOIN {TABLE} t ON t.id = f.cn_id"
-        f" WHERE (f.node, f.service) IN ({listed})"
+        f" WHERE (f.node, f.service) IN ({_listed(keys)})"
+    )
+
+
+def living_owners(keys: Sequence[FenceKey], silent_seconds: float) -> str:
+    """Which of these guards have an owner that was not stopped and gave a sign of life within
+    ``silent_seconds``, by the server's clock."""
+    silent = f"INTERVAL {int(silent_seconds * 1_000_000):d} MICROSECOND"
+    return (
+        f"SELECT node, service FROM {FENCE} WHERE (node, service) IN ({_listed(keys)})"
+        " AND cn_id IS NOT NULL AND state <> 'stopped'"
+        f" AND GREATEST(seen_at, updated_at) >= UTC_TIMESTAMP(6) - {silent}"
     )
 
 
@@ -193,6 +203,10 @@ def evict_fence(key: FenceKey, row_id: int, owner: str) -> str:
 def point_fence(key: FenceKey, row_id: int) -> str:
     """Says which row the fence row guards: the claim's last statement."""
     return f"UPDATE {FENCE} SET cn_id = {row_id:d} WHERE {_is(key)}"
+
+
+def _listed(keys: Iterable[FenceKey]) -> str:
+    return ", ".join(f"({literal(key.node)}, {literal(key.service)})" for key in keys)
 
 
 def _is(key: FenceKey) -> str:

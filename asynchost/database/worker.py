@@ -31,6 +31,8 @@ _UNKNOWN_ENDURED = 3
 """An error that nobody has classified is taken for an outage so often; then somebody must look."""
 _RESOURCES_SECONDS = 10.0
 """A full disk does not empty itself sooner."""
+_RENEWALS_MISSED = 3
+"""After so many an agent that says nothing is taken for dead."""
 _LAST_RETRY_SECONDS = 0.1
 """The pause between attempts while closing, whose number the shutdown deadline bounds."""
 LISTED = 10
@@ -262,6 +264,10 @@ class Worker:
         """Say that the hosts are watched, and mend what others did to rows that do not change."""
         await lane.renew(self.attachments)
         await lane.reconcile(self.attachments)
+        silent = _RENEWALS_MISSED * self._settings.renewal_interval_seconds
+        for attachment in await lane.orphans(self.attachments, silent):
+            self._log.warning("the owner is gone, claiming the row", host=attachment.host)
+            attachment.stand_in()
         for attachment in self.attachments:
             # Not those that are pending already: another touch would put their write off.
             if attachment.dirty and attachment not in self._pending:

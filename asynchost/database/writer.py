@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Self
 
 from asynchost.database.attachment import Attachment
-from asynchost.database.settings import WriterSettings
+from asynchost.database.foreign_edits import OnForeignEdit
+from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.url import DatabaseUrl
 from asynchost.database.worker import LISTED, Worker, new_backoff
 from asynchost.debounce import Debouncer
@@ -120,6 +121,8 @@ class ComputeNodeWriter:
             service_id,
             Debouncer(settings.quiet_seconds, settings.maximum_delay_seconds),
             new_backoff(settings),
+            on_foreign_edit=OnForeignEdit(settings.on_foreign_edit),
+            waits_when_fenced=settings.when_fenced == WhenFenced.WAIT,
             clock=asyncio.get_running_loop().time,
             touched=self._worker.touched,
             failed=self._fail,

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from asynchost import __version__
+from asynchost.database.foreign_edits import OnForeignEdit
 from asynchost.database.inspection import apply_schema
 from asynchost.database.schema import FENCE, TABLE, ddl, grant_statements
+from asynchost.database.settings import WhenFenced
 from asynchost.database.statements import literal
 from asynchost.database.url import DatabaseUrl
 from asynchost.service import config as settings
@@ -133,6 +135,21 @@ def cli() -> None:
     f"[default: {settings.MAXIMUM_DELAY_SECONDS:g}]",
 )
 @click.option(
+    "--when-fenced",
+    type=click.Choice(list(WhenFenced)),
+    default=WhenFenced.EXIT,
+    show_default=True,
+    help="When another agent has claimed a row: give it up, or stand by until that one is gone.",
+)
+@click.option(
+    "--foreign-edits",
+    type=click.Choice(list(OnForeignEdit)),
+    default=OnForeignEdit.REPAIR,
+    show_default=True,
+    help="When another program has changed a row: put it right, at most three times an hour, "
+    "or only tell.",
+)
+@click.option(
     "--read-write", is_flag=True, help="Open libvirt read-write. [default: read-only suffices]"
 )
 @_log_options
@@ -146,6 +163,8 @@ def run(
     audit_interval: str | None,
     debounce: str | None,
     max_delay: str | None,
+    when_fenced: str,
+    foreign_edits: str,
     read_write: bool,
     log_level: str,
     log_format: str,
@@ -159,6 +178,8 @@ def run(
         hosts=settings.parse_hosts(connects, service_ids),
         quiet_seconds=quiet,
         maximum_delay_seconds=maximum,
+        on_foreign_edit=OnForeignEdit(foreign_edits),
+        when_fenced=WhenFenced(when_fenced),
         monitor=MonitorSettings(
             audit_interval_seconds=settings.parse_audit_interval(audit_interval),
             instances_path=settings.parse_instances_path(instances_path),

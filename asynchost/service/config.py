@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from asynchost.database.settings import WriterSettings
+from asynchost.database.foreign_edits import OnForeignEdit
+from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.errors import ConfigurationError, InvalidSettingError
 from asynchost.settings import MonitorSettings
 
@@ -49,6 +50,8 @@ class RunConfig:
     """How long a host must be quiet before its row is written; 0 means at once."""
     maximum_delay_seconds: float = MAXIMUM_DELAY_SECONDS
     """The longest that a change waits for quiet; 0 means at once."""
+    on_foreign_edit: OnForeignEdit = OnForeignEdit.REPAIR
+    when_fenced: WhenFenced = WhenFenced.EXIT
     monitor: MonitorSettings = field(default_factory=MonitorSettings)
     """How each of the hosts is watched."""
 

@@ -67,6 +67,8 @@ async def run(
                     quiet_seconds=config.quiet_seconds,
                     maximum_delay_seconds=config.maximum_delay_seconds,
                     shutdown_deadline_seconds=shutdown_deadline_seconds,
+                    on_foreign_edit=config.on_foreign_edit,
+                    when_fenced=config.when_fenced,
                 ),
             )
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from asynchost.database import ComputeNodeWriter, WriterSettings
+from asynchost.database import ComputeNodeWriter, WhenFenced, WriterSettings
 from asynchost.database.rows import RowEncoder
 from asynchost.errors import ClosedError, FencedError, RowConflictError
 from asynchost.model import DiskUsage, HostSnapshot
@@ -353,10 +353,89 @@ async def test_an_idle_hosts_row_is_mended(
         assert attachment.term == term
         (warning,) = [log for log in logs if log["log_level"] == "warning"]
         assert (warning["event"], warning["host"]) == (event, "n1")
-        assert warning.get("columns", ["vcpus_used"]) == ["vcpus_used"]
+        assert warning.get("found", {"vcpus_used": 77}) == {"vcpus_used": 77}
+        assert warning.get("wanted", {"vcpus_used": 4}) == {"vcpus_used": 4}
         # The host is watched as before.
         host.start(vcpus=1)
         await eventually(lambda: database.row("deleted = 0")["vcpus_used"] == 5)
+
+
+async def test_a_habit_of_somebody_elses_is_told_and_no_more_put_right(database: Database) -> None:
+    """Three times it is; what changes by itself is written as ever."""
+    settings = replace(AT_ONCE, renewal_interval_seconds=0.05)
+    host = FakeHost("n1")
+
+    async def used_is(value: int) -> None:
+        await eventually(lambda: database.row()["vcpus_used"] == value, 30)
+
+    async with ComputeNodeWriter(database.url, settings=settings) as writer:
+        attachment = writer.attach(host)
+        host.start(vcpus=4)
+        await writer.flush()
+        with capture_logs() as logs:
+            for _ in range(3):
+                database.execute("UPDATE compute_nodes SET vcpus_used = 77, memory_mb = 5")
+                await used_is(4)
+            database.execute("UPDATE compute_nodes SET vcpus_used = 78, memory_mb = 6")
+            await eventually(lambda: attachment.foreign_edits == 4, 30)
+            # Two more renewals leave it and say nothing more.
+            for _ in range(2):
+                seen = database.fences()[0]["seen_at"]
+                await eventually(lambda seen=seen: database.fences()[0]["seen_at"] > seen)
+            assert database.row()["vcpus_used"] == 78
+        told = [log for log in logs if log["event"] == "row changed by another program"]
+        assert [log["put_right"] for log in told] == [True, True, True, False]
+        assert told[3]["found"] == {"vcpus_used": 78, "memory_mb": 6}
+        host.start(vcpus=1)
+        await used_is(5)
+        assert database.row()["memory_mb"] == 6
+
+
+async def test_a_host_that_stands_by_takes_over_from_an_agent_that_stops(
+    database: Database,
+) -> None:
+    """Not from one that lives."""
+    settings = replace(AT_ONCE, renewal_interval_seconds=0.5, when_fenced=WhenFenced.WAIT)
+    lively = replace(AT_ONCE, renewal_interval_seconds=0.05)
+    host, same = FakeHost("shared"), FakeHost("shared")
+    async with ComputeNodeWriter(database.url, settings=settings) as older:
+        attachment = older.attach(host)
+        await older.flush()
+        async with ComputeNodeWriter(database.url, settings=lively) as newer:
+            newer.attach(same)
+            same.start(vcpus=7)
+            await newer.flush()
+            host.start(vcpus=1)
+            await eventually(lambda: attachment.standby is not None, 30)
+            assert database.row()["vcpus_used"] == 7
+            assert attachment.term is None
+        await eventually(lambda: database.row()["vcpus_used"] == 1, 30)
+        assert attachment.term == 3
+        host.start(vcpus=1)
+        await eventually(lambda: database.row()["vcpus_used"] == 2, 30)
+
+
+async def test_a_host_that_stands_by_takes_over_from_an_agent_that_died(database: Database) -> None:
+    """By the database's clock, once three renewals are missed; in between it keeps still."""
+    settings = replace(AT_ONCE, renewal_interval_seconds=0.1, when_fenced=WhenFenced.WAIT)
+    host = FakeHost("shared")
+    async with ComputeNodeWriter(database.url, settings=settings) as writer:
+        attachment = writer.attach(host)
+        await writer.flush()
+        database.execute(
+            "UPDATE asynchost_fence SET term = 9, owner = 'rival',"
+            " seen_at = UTC_TIMESTAMP(6) + INTERVAL 1 HOUR"
+        )
+        await eventually(lambda: attachment.standby is not None, 30)
+        host.start(vcpus=3)
+        # A living owner is left alone: the rows it is asked for are read a few times.
+        reads = "SHOW GLOBAL STATUS LIKE 'Com_select'"
+        before = int(database.execute(reads)[0]["Value"])
+        await eventually(lambda: int(database.execute(reads)[0]["Value"]) > before + 5, 30)
+        assert database.row()["vcpus_used"] == 0
+        database.execute("UPDATE asynchost_fence SET seen_at = '2000-01-01', updated_at = seen_at")
+        await eventually(lambda: database.row()["vcpus_used"] == 3, 30)
+        assert attachment.term == 10
 
 
 async def test_an_unforeseen_end_outranks_a_lost_host(database: Database) -> None:

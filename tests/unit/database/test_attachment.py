@@ -4,6 +4,7 @@ import pytest
 
 from asynchost.backoff import Backoff
 from asynchost.database.attachment import Attachment, Record, Verdict
+from asynchost.database.foreign_edits import OnForeignEdit
 from asynchost.database.identity import Claim, How
 from asynchost.database.rows import RowEncoder, Values
 from asynchost.database.statements import FenceKey
@@ -17,7 +18,13 @@ KEY = FenceKey("node", "0")
 class Bench:
     """An attachment with its surroundings: a clock that is set, and what it called."""
 
-    def __init__(self, quiet_seconds: float = 1.0) -> None:
+    def __init__(
+        self,
+        quiet_seconds: float = 1.0,
+        *,
+        on_foreign_edit: OnForeignEdit = OnForeignEdit.REPAIR,
+        waits_when_fenced: bool = False,
+    ) -> None:
         self.now = 100.0
         self.host = FakeHost("node")
         self.touched = 0
@@ -27,6 +34,8 @@ class Bench:
             None,
             Debouncer(quiet_seconds, 5.0),
             Backoff(lambda: 1.0, initial_seconds=2.0),
+            on_foreign_edit=on_foreign_edit,
+            waits_when_fenced=waits_when_fenced,
             clock=lambda: self.now,
             touched=self._touch,
             failed=self.failures.append,
@@ -197,16 +206,60 @@ def test_what_another_program_changed_is_named() -> None:
     bench = Bench()
     bench.own()
     changed = {**bench.values, "vcpus": 3, "local_gb": 4}
-    assert bench.attachment.overwritten(bench.record()) == []
-    assert bench.attachment.overwritten(bench.record(values=changed)) == ["local_gb", "vcpus"]
+    bench.attachment.judge(bench.record(), "me")
+    assert bench.attachment.edit is None
+    bench.attachment.judge(bench.record(values=changed), "me")
+    edit = bench.attachment.edit
+    assert edit is not None
+    assert edit.found == {"vcpus": 3, "local_gb": 4}
+    assert edit.wanted == {column: bench.values[column] for column in edit.found}
+    assert (edit.repaired, edit.is_news, bench.attachment.foreign_edits) == (True, True, 1)
+    repair = bench.attachment.plan()
+    assert repair is not None
+    assert repair.values == edit.wanted
+    bench.attachment.acknowledge(repair)
     bench.host.start(vcpus=2, memory_kib=0)
     write = bench.attachment.plan()
     assert write is not None
     bench.attachment.doubt(write)
-    landed = bench.record(seq=1, values=bench.values)
-    assert bench.attachment.overwritten(landed) == []
+    landed = bench.record(seq=2, values=bench.values)
     bench.attachment.judge(landed, "me")
-    assert bench.attachment.overwritten(bench.record(seq=0)) == []
+    assert bench.attachment.edit is None
+    bench.attachment.judge(bench.record(seq=1), "me")
+    assert bench.attachment.edit is None
+
+
+def test_what_is_only_told_is_written_when_it_changes_by_itself() -> None:
+    """The other columns that somebody changed stay as that one wants them."""
+    bench = Bench(on_foreign_edit=OnForeignEdit.REPORT)
+    bench.own()
+    changed = {**bench.values, "vcpus": 3, "vcpus_used": 77}
+    for is_news in (True, False):
+        bench.attachment.judge(bench.record(values=changed), "me")
+        edit = bench.attachment.edit
+        assert edit is not None
+        assert (edit.repaired, edit.is_news) == (False, is_news)
+        assert not bench.attachment.dirty
+    bench.host.start(vcpus=2, memory_kib=0)
+    write = bench.attachment.plan()
+    assert write is not None
+    assert write.values["vcpus_used"] == 2
+    assert "vcpus" not in write.values
+
+
+def test_a_fenced_host_that_stands_by_wants_nothing_until_the_owner_is_gone() -> None:
+    """It is no failure; it is claimed again with a higher term than any it knew."""
+    bench = Bench(waits_when_fenced=True)
+    bench.own(term=3)
+    bench.attachment.fence(bench.record(term=4, owner="rival"))
+    assert bench.failures == []
+    assert bench.attachment.standby == KEY
+    bench.host.start()
+    assert (bench.attachment.wanted(), bench.attachment.dirty) == (None, False)
+    bench.attachment.stand_in()
+    wanted = bench.attachment.wanted()
+    assert wanted is not None
+    assert wanted.known_term == 3
 
 
 def test_setbacks_are_spaced_out_until_one_succeeds() -> None:
