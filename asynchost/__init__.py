@@ -5,7 +5,8 @@ the table ``compute_nodes``. Neither configures logging, installs a signal handl
 anything behind.
 """
 
-from asynchost.database.settings import WriterSettings
+from asynchost.database.foreign_edits import OnForeignEdit
+from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.writer import ComputeNodeWriter
 from asynchost.errors import (
     AmbiguousRowError,
@@ -20,6 +21,7 @@ from asynchost.errors import (
     HypervisorUnavailableError,
     InvalidSettingError,
     NotReadyError,
+    NovaOwnsRowError,
     RowConflictError,
     UnavailableError,
 )
@@ -66,13 +68,16 @@ __all__ = [
     "MonitorSettings",
     "MonitorStatus",
     "NotReadyError",
+    "NovaOwnsRowError",
     "Observation",
+    "OnForeignEdit",
     "RowConflictError",
     "SnapshotSource",
     "Subscription",
     "UnavailableError",
     "Usage",
     "UsageDelta",
+    "WhenFenced",
     "WriterSettings",
     "quiet_libvirt",
 ]

@@ -8,7 +8,8 @@
     │   ├── HypervisorRefusedError  libvirt knows no such URI, or denies access
     │   ├── DatabaseRefusedError    password, database, table, column or grant is missing
     │   ├── AmbiguousRowError       several live rows could be this host's
-    │   └── RowConflictError        two hosts of this process would share one row
+    │   ├── RowConflictError        two hosts of this process would share one row
+    │   └── NovaOwnsRowError        a nova-compute that is alive keeps the row
     ├── UnavailableError            gone for now: retried with backoff
     │   ├── HypervisorUnavailableError
     │   │   └── CallTimeoutError    a libvirt call outlived its deadline
@@ -97,6 +98,20 @@ class RowConflictError(ConfigurationError):
         )
         self.hypervisor_hostname = hypervisor_hostname
         self.hosts = tuple(hosts)
+
+
+class NovaOwnsRowError(ConfigurationError):
+    """A nova-compute keeps the row."""
+
+    def __init__(self, hypervisor_hostname: str, service_host: str, service_id: int) -> None:
+        super().__init__(
+            f"the row of {hypervisor_hostname!r} is kept by a nova-compute that is alive (service"
+            f" {service_id} on {service_host!r}), which writes its own figures into it; stop that"
+            " one, give the host another name (--connect NAME=URI), or insist with --beside-nova"
+        )
+        self.hypervisor_hostname = hypervisor_hostname
+        self.service_host = service_host
+        self.service_id = service_id
 
 
 class UnavailableError(AsynchostError):

@@ -7,8 +7,9 @@ service are not, and no module outside imports aiomysql.
 Three layers, each importing only those above it. Pure: ``url``, ``classify``, ``schema``,
 ``refusal``, ``settings``, ``rows``, ``statements``, ``identity``, ``acknowledged``,
 ``foreign_edits``, ``attachment``; and ``tls``, which reads certificates. Acting through one
-session: ``session``, ``endpoints``, ``inspection``, ``claim``, ``lane``. Deciding when:
-``alarm``, ``worker``, ``writer``. ``private_server`` stands beside them.
+session: ``session``, ``endpoints``, ``layout``, ``inspection``, ``claim``,
+``lane``, ``dry_lane``. Deciding when: ``alarm``, ``worker``, ``writer``. ``private_server``
+stands beside them.
 """
 
 from asynchost.database.attachment import Attachment

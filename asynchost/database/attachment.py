@@ -65,6 +65,7 @@ class Attachment:
         *,
         on_foreign_edit: OnForeignEdit,
         waits_when_fenced: bool,
+        beside_nova: bool,
         clock: Callable[[], float],
         touched: Callable[["Attachment"], None],
         failed: Callable[[AsynchostError], None],
@@ -82,6 +83,7 @@ class Attachment:
         a lock on this one row hold up theirs."""
         self.edit: Edit | None = None
         """What somebody else had changed in the row when it was last read back."""
+        self._beside_nova = beside_nova
         self._waits_when_fenced = waits_when_fenced
         self._edits = ForeignEdits(on_foreign_edit)
         self._source = source
@@ -175,7 +177,14 @@ class Attachment:
         if values == self._refused:
             return None
         self._offered = values
-        return Wanted(snapshot.name, self.service_id, values, self._known_term, self.host)
+        return Wanted(
+            snapshot.name,
+            self.service_id,
+            values,
+            self._known_term,
+            self.host,
+            self._beside_nova,
+        )
 
     def plan(self) -> RowWrite | None:
         """The write that makes the row true now, numbered anew; None when none is needed."""

@@ -58,6 +58,18 @@ class Wanted:
     """The highest term that this agent ever held for it."""
     host: str = ""
     """The host's name in logs and errors."""
+    beside_nova: bool = False
+    """Whether to claim the row though a nova-compute keeps it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NovaService:
+    """A compute service in Nova's table ``services``."""
+
+    service_id: int
+    host: str
+    alive: bool
+    """Whether it has reported lately."""
 
 
 def live(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -75,3 +87,11 @@ def choose(name: str, candidates: Sequence[Candidate], service_id: int | None) -
     if len(matching) > 1:
         raise AmbiguousRowError(name, [(c.row_id, c.service_id) for c in matching])
     return matching[0] if matching else None
+
+
+def choose_service(name: str, services: Sequence[NovaService]) -> NovaService | None:
+    """The host's service among those that share its name up to the first dot: the one of exactly
+    that name, else the only one there is."""
+    exact = [service for service in services if service.host.lower() == name.lower()]
+    chosen = exact or services
+    return chosen[0] if len(chosen) == 1 else None

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from asynchost.database import schema
 from asynchost.database.endpoints import first_that_serves
+from asynchost.database.layout import Layout, discover
 from asynchost.database.refusal import creation, grants
 from asynchost.database.session import Session
 from asynchost.database.statements import literal
@@ -46,16 +47,21 @@ async def apply_schema(
     return tuple(states)
 
 
-async def check(session: Session) -> None:
-    """Find out whether both tables, all their columns and all rights are there.
+async def check(session: Session, *, only_reads: bool = False) -> Layout:
+    """Find out whether both tables, all their columns and all rights are there, and what more.
+
+    ``only_reads`` asks for the rights to read ``compute_nodes``, and for nothing else.
 
     :raises DatabaseRefusedError: the first thing that is missing, with the DDL or GRANT for it.
     """
-    for table, probe in schema.probes():
+    layout = await discover(session)
+    probes = schema.readable() if only_reads else schema.probes(layout.filling(""))
+    for table, probe in probes:
         try:
             await session.query(probe)
         except DatabaseRefusedError as error:
             raise await _explain(session, table, error) from error
+    return layout
 
 
 async def _explain(

@@ -12,6 +12,7 @@ from asynchost.database.attachment import Attachment, Record, Verdict
 from asynchost.database.claim import claim
 from asynchost.database.classify import Kind, StatementError
 from asynchost.database.identity import How
+from asynchost.database.layout import Layout
 from asynchost.database.rows import Values
 from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.database.session import Row, Session
@@ -36,8 +37,9 @@ class Lane:
     """Carries out the work of one session. Any StatementError that it raises is of kind
     CONNECTION and has ended the session; the attachments know what is in doubt."""
 
-    def __init__(self, session: Session, owner: str) -> None:
+    def __init__(self, session: Session, owner: str, layout: Layout = Layout()) -> None:  # noqa: B008 - immutable
         self._session = session
+        self._layout = layout
         self._owner = owner
         self._log = get_logger("asynchost.database")
 
@@ -188,7 +190,7 @@ class Lane:
             if wanted is None:
                 return
             try:
-                claimed = await claim(self._session, wanted, self._owner, held)
+                claimed = await claim(self._session, wanted, self._owner, held, self._layout)
             except StatementError as error:
                 if error.kind is not Kind.RESOLVE or attempt == _ATTEMPTS - 1:
                     raise

@@ -30,7 +30,7 @@ def _remedy(url: DatabaseUrl, code: int | None) -> str:
         (1044,): f"create the database if it is missing: {database}; then {grants(url)}",
         (1142, 1143): f"create the tables if they are missing: {_APPLY}; then {grants(url)}",
         (1146,): f"create the tables: {_APPLY}; then {grants(url)}",
-        (1364,): "give that column a default: asynchost does not know it",
+        (1364,): "give that column a default, or the account the right to INSERT into it",
         (1665,): "set binlog_format to MIXED or ROW",
         (1251, 2059, 4151): "give the account another plugin, such as mysql_native_password",
     }

@@ -6,8 +6,12 @@
 nobody else's table is altered. Both work on MariaDB 10.11 and MySQL 8.
 """
 
+from collections.abc import Iterable, Sequence
+
 TABLE = "compute_nodes"
 FENCE = "asynchost_fence"
+SERVICES = "services"
+"""Nova's, where there is one: read, never written."""
 
 COMPUTE_NODES_COLUMNS = {
     "created_at": "datetime default NULL",
@@ -40,6 +44,10 @@ OWNED_COLUMNS = (
     *("free_ram_mb", "free_disk_gb", "current_workload", "running_vms", "hypervisor_hostname"),
 )
 """The columns whose values come from the host; the writer compares and writes these."""
+
+NOVA_COLUMNS = ("uuid", "host", "mapped", "stats")
+"""Columns of Nova's wider table that a row made by us is given a value in; later they are
+Nova's, as all its others are from the beginning."""
 
 FENCE_COLUMNS = {
     "node": "varchar(255) NOT NULL",
@@ -121,15 +129,36 @@ def grant_statements(database: str, account: str = "'asynchost'@'%'") -> tuple[s
     )
 
 
-def probes() -> tuple[tuple[str, str], ...]:
-    """Statements that need each right and change nothing, with the table they ask for."""
-    return tuple(probe for table in (TABLE, FENCE) for probe in _probes(table))
+def nova_grant_statements(database: str, account: str) -> tuple[str, ...]:
+    """The further rights beside a Nova: to make rows complete, and to see its services."""
+    where = quoted(database)
+    seen = ("id", "host", "binary", "deleted", "updated_at")
+    filled, read = (", ".join(map(quoted, columns)) for columns in (NOVA_COLUMNS, seen))
+    return (
+        f"GRANT INSERT ({filled}) ON {where}.{quoted(TABLE)} TO {account}",
+        f"GRANT SELECT ({read}) ON {where}.{quoted(SERVICES)} TO {account}",
+    )
 
 
-def _probes(table: str) -> list[tuple[str, str]]:
-    read = inserted = updated = tuple(FENCE_COLUMNS)
-    if table == TABLE:
-        read, inserted, updated = tuple(COMPUTE_NODES_COLUMNS), _INSERTED, _UPDATED
+def probes(further: Iterable[str] = ()) -> tuple[tuple[str, str], ...]:
+    """Statements that need each right and change nothing, with the table they ask for.
+
+    ``further`` are the columns beside the original ones that a new row is given a value in.
+    """
+    inserted = (*_INSERTED, *further)
+    rows = _probes(TABLE, tuple(COMPUTE_NODES_COLUMNS), inserted, _UPDATED)
+    guards = tuple(FENCE_COLUMNS)
+    return (*rows, *_probes(FENCE, guards, guards, guards))
+
+
+def readable() -> tuple[tuple[str, str], ...]:
+    """Of the probes, those that need no more than to read ``compute_nodes``."""
+    return probes()[:1]
+
+
+def _probes(
+    table: str, read: Sequence[str], inserted: Sequence[str], updated: Sequence[str]
+) -> list[tuple[str, str]]:
     # The right is asked for when the statement is prepared; WHERE FALSE keeps it from acting.
     nothing = f"SELECT {', '.join('0' for _ in inserted)} FROM DUAL WHERE FALSE"
     assignments = ", ".join(f"{quoted(column)} = 0" for column in updated)

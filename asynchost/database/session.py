@@ -164,6 +164,10 @@ class Session:
         result = self._connection._result  # noqa: SLF001 - what a cursor does
         return list(result.rows or ()) if result is not None else []
 
+    async def forbid_writes(self) -> None:
+        """From now on the server refuses whatever is no reading."""
+        await self.write("SET SESSION TRANSACTION READ ONLY")
+
     async def limit_silence(self, limited: bool) -> None:
         """Let the server drop this session soon when it falls silent, or no longer so.
 

@@ -46,6 +46,8 @@ class WriterSettings:
     name, a better server that came back and a load balancer's choice are followed. 0: never."""
     on_foreign_edit: OnForeignEdit = OnForeignEdit.REPAIR
     """What to do when somebody else has changed a row; each row is read back with every renewal."""
+    beside_nova: bool = False
+    """Whether to claim a row that a nova-compute keeps, as far as Nova's table tells."""
     when_fenced: WhenFenced = WhenFenced.EXIT
     """What to do when another agent has claimed a host's row."""
     backoff_initial_seconds: float = 0.5
@@ -69,6 +71,8 @@ class WriterSettings:
                 choices = _CHOICES[field.name]
                 if value not in list(choices):
                     raise InvalidSettingError(field.name, value, f"give {' or '.join(choices)}")
+            elif isinstance(value, bool):
+                continue
             elif field.name in may_be_zero:
                 if not 0 <= value < float("inf"):
                     raise InvalidSettingError(field.name, value, "give seconds, 0 or more")

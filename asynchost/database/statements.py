@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pymysql.converters import escape_string
 
 from asynchost.database.rows import Value, Values
-from asynchost.database.schema import FENCE, OWNED_COLUMNS, TABLE
+from asynchost.database.schema import FENCE, OWNED_COLUMNS, SERVICES, TABLE, quoted
 
 ROWS_PER_STATEMENT = 200
 """Batching is worth twenty times, and a batch of a hundred takes nearly all of it."""
@@ -180,12 +180,28 @@ def read_row(row_id: int) -> str:
     return f"SELECT {', '.join(OWNED_COLUMNS)} FROM {TABLE} WHERE id = {row_id:d}"
 
 
-def insert(values: Mapping[str, Value], service_id: int) -> str:
-    """A new row, complete: the table has no default to lean on."""
+def nova_services(name: str, alive_seconds: int) -> str:
+    """Nova's compute services that may be this host's: id, host, and whether it gave a sign of
+    life within so many seconds, by the server's clock."""
+    short = name.partition(".")[0]
+    same = f"host = {literal(name)}"
+    if not short.isdecimal():  # the beginning of an address is no name
+        same += f" OR SUBSTRING_INDEX(host, '.', 1) = {literal(short)}"
     return (
-        f"INSERT INTO {TABLE} (created_at, updated_at, deleted, service_id, {', '.join(values)})"
+        "SELECT id, host,"
+        f" COALESCE(updated_at >= UTC_TIMESTAMP() - INTERVAL {alive_seconds:d} SECOND, 0)"
+        f" FROM {SERVICES} WHERE deleted = 0 AND `binary` = 'nova-compute' AND ({same})"
+    )
+
+
+def insert(values: Mapping[str, Value], service_id: int, further: Mapping[str, str]) -> str:
+    """A new row, complete: the table has no default to lean on. ``further`` are the columns that
+    this table has beside the original ones, with SQL for their values."""
+    names = ", ".join([*values, *map(quoted, further)])
+    return (
+        f"INSERT INTO {TABLE} (created_at, updated_at, deleted, service_id, {names})"
         f" VALUES (UTC_TIMESTAMP(), UTC_TIMESTAMP(), 0, {service_id:d},"
-        f" {', '.join(map(literal, values.values()))})"
+        f" {', '.join([*map(literal, values.values()), *further.values()])})"
     )
 
 

@@ -9,12 +9,14 @@ import os
 import random
 import secrets
 import socket
+from collections.abc import Callable
 
 from asynchost.backoff import Backoff
 from asynchost.database import inspection
 from asynchost.database.alarm import Alarm
 from asynchost.database.attachment import Attachment
 from asynchost.database.classify import Kind, is_known
+from asynchost.database.dry_lane import DryLane
 from asynchost.database.endpoints import first_that_serves
 from asynchost.database.lane import Lane, Setback
 from asynchost.database.refusal import refusal
@@ -42,10 +44,16 @@ LISTED = 10
 class Worker:
     """Writes the rows of ``attachments``, from :meth:`open` to the end of :meth:`run`."""
 
-    def __init__(self, url: DatabaseUrl, settings: WriterSettings) -> None:
+    def __init__(
+        self,
+        url: DatabaseUrl,
+        settings: WriterSettings,
+        dry_run: Callable[[str], None] | None = None,
+    ) -> None:
         self.attachments: dict[Attachment, None] = {}
         self._url = url
         self._settings = settings
+        self._dry_run = dry_run
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._backoff = new_backoff(settings)
         self._pending: set[Attachment] = set()
@@ -153,20 +161,26 @@ class Worker:
     async def _open_at(self, endpoint: Endpoint | None) -> Lane:
         deadline = self._settings.statement_deadline_seconds
         session = await Session.connect(self._url, deadline, endpoint)
-        lane = self._lane = Lane(session, self._owner)
         try:
-            await inspection.check(session)
+            lane = self._lane = await self._lane_of(session)
             # What the database holds counts, not what it once said: a crash or a failover may
             # have lost it, and a write whose answer was lost may have landed.
             await lane.reconcile(self.attachments)
         except BaseException:
-            self.abort()
+            session.abort()
             raise
         place = str(endpoint) if endpoint else self._url.unix_socket
         self._log.info(
             "database connected", database=str(self._url), server=place, tls=session.encrypted
         )
         return lane
+
+    async def _lane_of(self, session: Session) -> Lane:
+        if self._dry_run is None:
+            return Lane(session, self._owner, await inspection.check(session))
+        await session.forbid_writes()
+        layout = await inspection.check(session, only_reads=True)
+        return DryLane(session, self._owner, layout, self._dry_run)
 
     async def _replace(self, lane: Lane) -> Lane:
         """A new connection in place of an old one, which serves on where there is none."""

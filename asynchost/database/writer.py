@@ -5,6 +5,7 @@ and which error its user gets to see. Must not: SQL, and when to write.
 """
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -24,7 +25,8 @@ class ComputeNodeWriter:
 
     ``url`` is ``mysql://user@host:port/database`` or
     ``mysql://user@localhost/database?unix_socket=/path``; ``password`` is used where it holds
-    none.
+    none. With ``dry_run`` nothing is written or claimed: it is called with each statement that
+    would be carried out, and the account needs no more than to read ``compute_nodes``.
 
     Entering connects once and looks whether tables, columns and rights are there. A server that
     is merely down is waited for in the background, so that hosts are watched meanwhile.
@@ -43,10 +45,11 @@ class ComputeNodeWriter:
         *,
         password: str | None = None,
         settings: WriterSettings = WriterSettings(),  # noqa: B008 - frozen
+        dry_run: Callable[[str], None] | None = None,
     ) -> None:
         self._settings = settings
         self._log = get_logger("asynchost.database")
-        self._worker = Worker(DatabaseUrl.parse(url, password=password), settings)
+        self._worker = Worker(DatabaseUrl.parse(url, password=password), settings, dry_run)
         self._names: dict[tuple[str, int | None], Attachment] = {}
         self._task: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
@@ -122,6 +125,7 @@ class ComputeNodeWriter:
             Debouncer(settings.quiet_seconds, settings.maximum_delay_seconds),
             new_backoff(settings),
             on_foreign_edit=OnForeignEdit(settings.on_foreign_edit),
+            beside_nova=settings.beside_nova,
             waits_when_fenced=settings.when_fenced == WhenFenced.WAIT,
             clock=asyncio.get_running_loop().time,
             touched=self._worker.touched,

@@ -16,7 +16,7 @@ import click
 from asynchost import __version__
 from asynchost.database.foreign_edits import OnForeignEdit
 from asynchost.database.inspection import apply_schema
-from asynchost.database.schema import FENCE, TABLE, ddl, grant_statements
+from asynchost.database.schema import FENCE, TABLE, ddl, grant_statements, nova_grant_statements
 from asynchost.database.settings import WhenFenced
 from asynchost.database.statements import literal
 from asynchost.database.url import DatabaseUrl
@@ -142,12 +142,23 @@ def cli() -> None:
     help="When another agent has claimed a row: give it up, or stand by until that one is gone.",
 )
 @click.option(
+    "--beside-nova",
+    is_flag=True,
+    help="Write rows that a nova-compute keeps, too. [default: such a host is refused]",
+)
+@click.option(
     "--foreign-edits",
     type=click.Choice(list(OnForeignEdit)),
     default=OnForeignEdit.REPAIR,
     show_default=True,
     help="When another program has changed a row: put it right, at most three times an hour, "
     "or only tell.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the SQL of each flush on standard output; write and claim nothing. The account "
+    "needs no more than to read the table.",
 )
 @click.option(
     "--read-write", is_flag=True, help="Open libvirt read-write. [default: read-only suffices]"
@@ -165,6 +176,8 @@ def run(
     max_delay: str | None,
     when_fenced: str,
     foreign_edits: str,
+    beside_nova: bool,
+    dry_run: bool,
     read_write: bool,
     log_level: str,
     log_format: str,
@@ -180,6 +193,8 @@ def run(
         maximum_delay_seconds=maximum,
         on_foreign_edit=OnForeignEdit(foreign_edits),
         when_fenced=WhenFenced(when_fenced),
+        beside_nova=beside_nova,
+        dry_run=dry_run,
         monitor=MonitorSettings(
             audit_interval_seconds=settings.parse_audit_interval(audit_interval),
             instances_path=settings.parse_instances_path(instances_path),
@@ -248,9 +263,11 @@ def demo(*, log_level: str, log_format: str) -> None:
 
 def schema_text(database: str, user: str) -> str:
     """Both tables' DDL, and as comments the GRANTs of an account that has just enough rights."""
-    grants = grant_statements(database, f"{literal(user)}@'%'")
+    account = f"{literal(user)}@'%'"
     return "\n\n".join(
         [f"{ddl(table)};" for table in (TABLE, FENCE)]
         + ["-- The rights that asynchost run needs, and no other:"]
-        + [f"-- {statement};" for statement in grants]
+        + [f"-- {statement};" for statement in grant_statements(database, account)]
+        + ["-- In a database of Nova's also, so that new rows are complete and its own are seen:"]
+        + [f"-- {statement};" for statement in nova_grant_statements(database, account)]
     )

@@ -52,6 +52,9 @@ class RunConfig:
     """The longest that a change waits for quiet; 0 means at once."""
     on_foreign_edit: OnForeignEdit = OnForeignEdit.REPAIR
     when_fenced: WhenFenced = WhenFenced.EXIT
+    beside_nova: bool = False
+    dry_run: bool = False
+    """Whether to print statements instead of carrying them out."""
     monitor: MonitorSettings = field(default_factory=MonitorSettings)
     """How each of the hosts is watched."""
 

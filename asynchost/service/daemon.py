@@ -69,7 +69,9 @@ async def run(
                     shutdown_deadline_seconds=shutdown_deadline_seconds,
                     on_foreign_edit=config.on_foreign_edit,
                     when_fenced=config.when_fenced,
+                    beside_nova=config.beside_nova,
                 ),
+                dry_run=_print if config.dry_run else None,
             )
         )
         attachments = []
@@ -117,6 +119,10 @@ async def _first_end(*coroutines: Coroutine[Any, Any, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _print(statement: str) -> None:
+    print(f"{statement};", flush=True)
 
 
 async def _close(monitors: Sequence[HostMonitor]) -> None:

@@ -19,6 +19,7 @@ from asynchost.errors import (
     HypervisorUnavailableError,
     InvalidSettingError,
     NotReadyError,
+    NovaOwnsRowError,
     RowConflictError,
     UnavailableError,
 )
@@ -82,6 +83,13 @@ CASES = [
         "qemu:///system and lxc:///system would both write the row 'node-1'; "
         "give each its own name: --connect NAME=URI",
         {"hypervisor_hostname": "node-1", "hosts": ("qemu:///system", "lxc:///system")},
+    ),
+    Case(
+        NovaOwnsRowError("node-1", "node-1.example.org", 7),
+        "the row of 'node-1' is kept by a nova-compute that is alive (service 7 on"
+        " 'node-1.example.org'), which writes its own figures into it; stop that one, give the"
+        " host another name (--connect NAME=URI), or insist with --beside-nova",
+        {"hypervisor_hostname": "node-1", "service_host": "node-1.example.org", "service_id": 7},
     ),
     Case(UnavailableError("gone"), "gone", {"message": "gone"}, retryable=True),
     Case(

@@ -36,6 +36,7 @@ class Bench:
             Backoff(lambda: 1.0, initial_seconds=2.0),
             on_foreign_edit=on_foreign_edit,
             waits_when_fenced=waits_when_fenced,
+            beside_nova=False,
             clock=lambda: self.now,
             touched=self._touch,
             failed=self.failures.append,

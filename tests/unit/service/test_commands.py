@@ -108,7 +108,7 @@ def test_schema_prints_both_tables_and_the_rights_as_comments(
     statements = [line for line in text.splitlines() if not line.startswith("--")]
     assert sum(line.startswith("CREATE TABLE") for line in statements) == 2
     assert "GRANT" not in "".join(statements)
-    assert text.count("-- GRANT ") == 2
+    assert text.count("-- GRANT ") == 4
     assert "`nova`.`compute_nodes` TO 'asynchost'@'%'" in text
 
 

@@ -1,0 +1,90 @@
+"""A lane that shows each statement instead of carrying it out.
+
+The session may only read: the server itself would refuse anything else. Rows are looked up, not
+claimed, so an agent that writes them goes on undisturbed.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from asynchost.database import statements
+from asynchost.database.attachment import Attachment
+from asynchost.database.identity import Candidate, Claim, How, choose
+from asynchost.database.lane import Lane, Setback
+from asynchost.database.layout import Layout
+from asynchost.database.schema import OWNED_COLUMNS
+from asynchost.database.session import Session
+from asynchost.database.statements import FenceKey, RowWrite
+from asynchost.errors import ConfigurationError
+from asynchost.log import get_logger
+
+
+class DryLane(Lane):
+    """Takes what it shows for written. ``show`` is given each statement."""
+
+    def __init__(
+        self, session: Session, owner: str, layout: Layout, show: Callable[[str], None]
+    ) -> None:
+        super().__init__(session, owner, layout)
+        self._show = show
+        self._next_id = 0
+
+    async def reconcile(
+        self,
+        attachments: Iterable[Attachment],  # noqa: ARG002 - as a lane has it
+    ) -> list[Attachment]:
+        """What others write meanwhile is left out of account."""
+        return []
+
+    async def renew(
+        self,
+        attachments: Iterable[Attachment],
+        *,
+        stopped: bool = False,  # noqa: ARG002 - as a lane has it
+    ) -> None:
+        """No sign of life is given: nobody owns anything."""
+        for attachment in attachments:
+            if (sign := attachment.sign()) is not None:
+                attachment.told(sign)
+
+    async def claim(
+        self,
+        attachments: Sequence[Attachment],
+        held: Mapping[int, str],  # noqa: ARG002 - as a lane has it
+    ) -> list[Setback]:
+        """Find the rows of hosts that have none, or show how they would be made."""
+        for attachment in attachments:
+            wanted = attachment.wanted()
+            if wanted is None:
+                continue
+            rows = await self._session.query(statements.live_rows(wanted.name))
+            candidates = [Candidate(*row) for row in rows]
+            try:
+                found = choose(wanted.name, candidates, wanted.service_id)
+            except ConfigurationError as error:
+                attachment.fail(error)
+                get_logger("asynchost.database").error(
+                    "row refused", host=attachment.host, reason=error.message
+                )
+                continue
+            service_id = wanted.service_id or 0
+            if found is None:
+                # An id that no row has, and that tells the hosts apart.
+                self._next_id -= 1
+                row_id, how, values = self._next_id, How.CREATED, dict(wanted.values)
+                filling = self._layout.filling(wanted.name)
+                self._show(statements.insert(values, service_id, filling))
+            else:
+                row_id, how, service_id = found.row_id, How.ADOPTED, found.service_id or 0
+                (row,) = await self._session.query(statements.read_row(row_id))
+                values = dict(zip(OWNED_COLUMNS, row, strict=True))
+            key = FenceKey(wanted.name, str(service_id))
+            attachment.own(Claim(row_id, service_id, key, 0, how, values))
+        return []
+
+    async def _flush(
+        self, batch: Sequence[RowWrite], planned: Mapping[int, Attachment]
+    ) -> list[Setback]:
+        self._show(statements.update(batch, self._owner))
+        for write in batch:
+            planned[write.row_id].acknowledge(write)
+        return []
