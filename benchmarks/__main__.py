@@ -12,7 +12,7 @@ from typing import Any
 
 import libvirt
 
-from benchmarks import bindings, events, idle, latency, resync, row, storm
+from benchmarks import bindings, events, idle, latency, resync, row, storm, writer
 from benchmarks.report import Result
 from tests.support.libvirtd import silence_libvirt, why_unavailable
 
@@ -24,15 +24,24 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "resync": resync.run,
     "idle": idle.run,
     "storm": storm.run,
+    "writer": writer.run,
 }
 FULL = {
     "domains": [10, 100, 1000, 5000],
+    "hosts": [1, 100, 1000, 10_000],
     "rounds": 10,
     "seconds": 1.0,
     "operations": 100,
     "idle_seconds": 120.0,
 }
-QUICK = {"domains": [10, 100], "rounds": 2, "seconds": 0.5, "operations": 50, "idle_seconds": 15.0}
+QUICK = {
+    "domains": [10, 100],
+    "hosts": [1, 100],
+    "rounds": 2,
+    "seconds": 0.5,
+    "operations": 50,
+    "idle_seconds": 15.0,
+}
 
 
 def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -45,6 +54,7 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="small hosts, few rounds")
     parser.add_argument("--domains", type=_sizes, help="sizes of the hosts, as 10,5000")
+    parser.add_argument("--hosts", type=_sizes, help="numbers of hosts of one writer, as 1,1000")
     parser.add_argument("--rounds", type=int, help="interleaved rounds")
     parser.add_argument("--seconds", type=float, help="length of one storm")
     parser.add_argument("--operations", type=int, help="single starts and ends in one block")
