@@ -111,9 +111,12 @@ class Session:
             async with asyncio.timeout(deadline_seconds):
                 # connect_timeout is not given: it ends where a mute server begins.
                 await connection._connect()  # noqa: SLF001 - what aiomysql.connect() does
-        except (pymysql.err.Error, TimeoutError, OSError, RuntimeError) as error:
+        except BaseException as error:
+            connection.close()
             # RuntimeError: caching_sha2_password without TLS wants a package that is not there.
-            raise _translate(error, url, deadline_seconds) from error
+            if isinstance(error, pymysql.err.Error | TimeoutError | OSError | RuntimeError):
+                raise _translate(error, url, deadline_seconds) from error
+            raise
         session = cls(connection, url, deadline_seconds)
         try:
             await session._set_up()
