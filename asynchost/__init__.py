@@ -42,7 +42,7 @@ from asynchost.model import (
 )
 from asynchost.monitor import HostMonitor
 from asynchost.settings import MonitorSettings
-from asynchost.subscription import Subscription
+from asynchost.subscription import DriftSubscription, Subscription
 
 __all__ = [
     "AmbiguousRowError",
@@ -58,6 +58,7 @@ __all__ = [
     "DiskUsage",
     "DomainState",
     "Drift",
+    "DriftSubscription",
     "FencedError",
     "HostFacts",
     "HostMonitor",

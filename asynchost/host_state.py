@@ -5,6 +5,7 @@ No loop, no libvirt, no database; time comes in as a function. Memory: the ledge
 per domain that cannot be read, and the subscribers' bounded backlogs.
 """
 
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,6 +25,7 @@ from asynchost.model import (
     Usage,
 )
 
+_RECENT_DRIFT = 16
 _LIKELY_CAUSE = {
     "active": "its start or end came without an event, or the event was lost",
     "vcpus": "libvirt sends no event when vCPUs of a running domain change",
@@ -56,7 +58,10 @@ class HostState:
         self._unreadable: dict[str, str] = {}
         self._unknown_states: set[int] = set()
         self._missing_events: dict[str, None] = {}
-        self._events = self._resyncs = self._audits = self._drift = 0
+        self._events = self._resyncs = self._audits = 0
+        self._drift: Counter[str] = Counter()
+        self._recent_drift: deque[Drift] = deque(maxlen=_RECENT_DRIFT)
+        self._recounted_at = clock()
         self._down_reason: str | None = None
         self._listeners: dict[object, Callable[[], None]] = {}
         self._on_change: list[Callable[[Change], None]] = []
@@ -118,7 +123,9 @@ class HostState:
             events=self._events,
             resyncs=self._resyncs,
             audits=self._audits,
-            drift=self._drift,
+            drift=self._drift.total(),
+            drift_by_field=dict(self._drift),
+            recent_drift=tuple(self._recent_drift),
             missing_events=tuple(self._missing_events),
         )
 
@@ -185,6 +192,7 @@ class HostState:
     def audited(self) -> None:
         """One more complete audit."""
         self._audits += 1
+        self._recounted_at = self._clock()
 
     def known_uuids(self) -> Iterable[str]:
         """The domains that are counted now."""
@@ -197,7 +205,8 @@ class HostState:
         listed = list(observations)
         for observation in listed:
             self._look_at_state(observation.state)
-        ledger.replace(listed, keep=unread)
+        self._recounted_at = self._clock()
+        ledger.replace(listed, keep=unread, read_at=self._recounted_at)
         self._unreadable = {
             uuid: self._unreadable.get(uuid, "it could not be read") for uuid in unread
         }
@@ -216,7 +225,7 @@ class HostState:
         self._look_at_state(observation.state)
         ledger = self._ledger_in_use()
         before = ledger.usage
-        move = ledger.apply(observation)
+        move = ledger.apply(observation, self._clock())
         self._moved(before, move, mark, observation.uuid, observation.name)
 
     def gone(self, uuid: str, mark: Mark) -> None:
@@ -291,8 +300,12 @@ class HostState:
             after=_short(move.after),
         )
         if mark.cause is Cause.AUDIT:
+            since = self._recounted_at if move.read_at is None else move.read_at
             for field, old, new in move.corrections():
-                self._drifted(uuid, name, field, old, new)
+                age = self._clock() - since
+                self._drifted(
+                    Drift(self.host, uuid, name, field, old, new, age, _LIKELY_CAUSE[field])
+                )
         readable_again = self._unreadable.pop(uuid, None) is not None
         moved = before != self._ledger_in_use().usage
         if moved and self._ready:
@@ -300,16 +313,17 @@ class HostState:
         if moved or readable_again:
             self._notify()
 
-    def _drifted(self, uuid: str, name: str, field: str, old: int, new: int) -> None:
-        self._drift += 1
-        drift = Drift(self.host, uuid, name, field, old, new, _LIKELY_CAUSE[field])
+    def _drifted(self, drift: Drift) -> None:
+        self._drift[drift.field] += 1
+        self._recent_drift.append(drift)
         self._log.info(
             "drift corrected",
-            uuid=uuid,
-            domain=name,
-            field=field,
-            before=old,
-            after=new,
+            uuid=drift.uuid,
+            domain=drift.domain_name,
+            field=drift.field,
+            before=drift.before,
+            after=drift.after,
+            age_seconds=round(drift.age_seconds, 3),
             likely_cause=drift.likely_cause,
         )
         for receive in list(self._on_drift):

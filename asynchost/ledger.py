@@ -20,6 +20,8 @@ class Record(NamedTuple):
 
     observation: Observation
     cost: Usage
+    read_at: float
+    """When it was read, by the clock of whoever applied it."""
 
 
 class Move(NamedTuple):
@@ -27,6 +29,8 @@ class Move(NamedTuple):
 
     before: Usage
     after: Usage
+    read_at: float | None = None
+    """When the replaced record was read; None where there was none."""
 
     def corrections(self) -> list[tuple[str, int, int]]:
         """The fields that differ, as (field, before, after).
@@ -34,7 +38,7 @@ class Move(NamedTuple):
         A domain that came or went is one correction, ``active``; its vCPUs and memory only
         follow.
         """
-        before, after = self
+        before, after = self.before, self.after
         if before.running_vms != after.running_vms:
             return [("active", before.running_vms, after.running_vms)]
         found = []
@@ -71,21 +75,25 @@ class Ledger:
         """The domain's record; None for one that costs nothing or is not known."""
         return self._records.get(uuid)
 
-    def apply(self, observation: Observation) -> Move:
+    def apply(self, observation: Observation, read_at: float = 0.0) -> Move:
         """Replace the domain's record by a newer observation."""
         cost = self._accounting.cost(observation)
         if cost == NOTHING:
             return self.remove(observation.uuid)
         before = self._records.get(observation.uuid)
-        self._records[observation.uuid] = Record(observation, cost)
-        return self._move(NOTHING if before is None else before.cost, cost)
+        self._records[observation.uuid] = Record(observation, cost, read_at)
+        return self._move(before, cost)
 
     def remove(self, uuid: str) -> Move:
         """The domain is gone. Removing one that is not there changes nothing."""
-        before = self._records.pop(uuid, None)
-        return self._move(NOTHING if before is None else before.cost, NOTHING)
+        return self._move(self._records.pop(uuid, None), NOTHING)
 
-    def replace(self, observations: Iterable[Observation], keep: Iterable[str] = ()) -> None:
+    def replace(
+        self,
+        observations: Iterable[Observation],
+        keep: Iterable[str] = (),
+        read_at: float = 0.0,
+    ) -> None:
         """Put a full listing in place of all records.
 
         ``keep`` names domains that were listed but could not be read: they keep their last
@@ -94,9 +102,9 @@ class Ledger:
         kept = [record for uuid in keep if (record := self._records.get(uuid)) is not None]
         fresh = Ledger(self._accounting)
         for record in kept:
-            fresh.apply(record.observation)
+            fresh.apply(record.observation, record.read_at)
         for observation in observations:
-            fresh.apply(observation)
+            fresh.apply(observation, read_at)
         self._records, self._usage = fresh._records, fresh._usage
 
     def recount(self) -> Usage:
@@ -104,7 +112,8 @@ class Ledger:
         costs = [record.cost for record in self._records.values()]
         return Usage(*(sum(column) for column in zip(NOTHING, *costs, strict=True)))
 
-    def _move(self, before: Usage, after: Usage) -> Move:
+    def _move(self, replaced: Record | None, after: Usage) -> Move:
+        before = NOTHING if replaced is None else replaced.cost
         if before != after:
             total = self._usage
             self._usage = Usage(
@@ -113,4 +122,4 @@ class Ledger:
                 total.running_vms + after.running_vms - before.running_vms,
                 total.current_workload + after.current_workload - before.current_workload,
             )
-        return Move(before, after)
+        return Move(before, after, None if replaced is None else replaced.read_at)

@@ -132,6 +132,9 @@ class Drift:
     """``active``, ``vcpus``, ``memory_kib`` or ``at_work``."""
     before: int
     after: int
+    age_seconds: float
+    """How long the wrong value stood, at most: the time since the domain was last read before;
+    since the last complete recount for one that was not counted at all."""
     likely_cause: str
 
 
@@ -228,6 +231,10 @@ class MonitorStatus:
     audits: int
     drift: int
     """Corrections that audits made."""
+    drift_by_field: Mapping[str, int]
+    """The same, by the field that was wrong: ``active``, ``vcpus``, ``memory_kib``, ``at_work``."""
+    recent_drift: tuple["Drift", ...]
+    """The last sixteen of them, the newest last."""
     missing_events: tuple[str, ...]
     """Events that this libvirt or driver does not have; the audit stands in for them."""
 

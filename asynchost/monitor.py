@@ -30,7 +30,7 @@ from asynchost.model import (
     Usage,
 )
 from asynchost.settings import MonitorSettings
-from asynchost.subscription import Subscription
+from asynchost.subscription import DriftSubscription, Subscription
 
 _LONGEST_NAME: Final = 255  # what the column hypervisor_hostname holds
 
@@ -66,9 +66,11 @@ class HostMonitor:
         self._source = Source(uri, settings or MonitorSettings(), self._state)
         # Weakly: whoever breaks out of a loop over changes() and forgets it is forgotten too.
         self._subscriptions: WeakSet[Subscription] = WeakSet()
+        self._drift_subscriptions: WeakSet[DriftSubscription] = WeakSet()
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
         self._state.on_change(self._fan_out)
+        self._state.on_drift(self._tell_drift)
         self._state.add_listener(self._moved.set)
 
     # -- life ----------------------------------------------------------------------------------
@@ -101,8 +103,10 @@ class HostMonitor:
     def _stopped(self, _task: asyncio.Task[None]) -> None:
         self._state.stopped()
         self._moved.set()
-        for subscription in list(self._subscriptions):
-            subscription.end()
+        for changes in list(self._subscriptions):
+            changes.end()
+        for drifts in list(self._drift_subscriptions):
+            drifts.end()
 
     async def ready(self) -> None:
         """Wait for the first resync. Cancelling is safe.
@@ -204,6 +208,19 @@ class HostMonitor:
     def _fan_out(self, change: Change) -> None:
         for subscription in list(self._subscriptions):
             subscription.push(change)
+
+    def drifts(self) -> DriftSubscription:
+        """Every correction that an audit makes from this call on, as :meth:`changes` gives
+        changes: what no event told, with the time that the wrong value stood."""
+        subscription = DriftSubscription(self._drift_subscriptions.discard)
+        self._drift_subscriptions.add(subscription)
+        if self._task is not None and self._task.done():
+            subscription.end()
+        return subscription
+
+    def _tell_drift(self, drift: Drift) -> None:
+        for subscription in list(self._drift_subscriptions):
+            subscription.push(drift)
 
     async def audit(self) -> list[Drift]:
         """Recount now: list, read every domain, and correct what differs.

@@ -1,44 +1,39 @@
-"""A subscriber's own backlog of changes: bounded, and never in anybody else's way.
+"""A subscriber's own backlog: bounded, and never in anybody else's way.
 
-Memory: at most ``limit`` changes per subscription.
+Memory: at most ``limit`` items per subscription.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Any, Final, Generic, Self, TypeVar
 
-from asynchost.model import Change
+from asynchost.model import Change, Drift
+
+T = TypeVar("T")
 
 # About a minute of a busy host, and less than a megabyte.
 DEFAULT_LIMIT: Final = 1000
 
 
-class Subscription:
-    """An asynchronous iterator over the changes of a host, from its creation on.
+class Stream(Generic[T]):
+    """An asynchronous iterator over what is pushed, from its creation on.
 
-    A subscriber that falls ``limit`` changes behind loses the steps, not the sum: its backlog is
-    folded into one change from the oldest ``before`` to the newest ``after``, and counted in
-    :attr:`folded`. Iteration ends when the monitor closes, or after :meth:`close`.
-
-    One task may iterate. Cancelling a wait is safe: nothing is lost.
+    Iteration ends when the monitor closes, or after :meth:`close`. One task may iterate.
+    Cancelling a wait is safe: nothing is lost.
     """
 
-    def __init__(
-        self, forget: Callable[["Subscription"], None], limit: int = DEFAULT_LIMIT
-    ) -> None:
+    def __init__(self, forget: Callable[[Any], None], limit: int = DEFAULT_LIMIT) -> None:
         self._forget = forget
         self._limit = limit
-        self._backlog: deque[Change] = deque()
+        self._backlog: deque[T] = deque()
         self._closed = False
         self._waiting: asyncio.Future[None] | None = None
-        self.folded = 0
-        """How many changes were lost as steps, in all."""
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Change:
+    async def __anext__(self) -> T:
         while not self._backlog:
             if self._closed:
                 raise StopAsyncIteration
@@ -51,25 +46,19 @@ class Subscription:
                 self._waiting = None
         return self._backlog.popleft()
 
-    def push(self, change: Change) -> None:
-        """Take one more change; for the monitor."""
+    def push(self, item: T) -> None:
+        """Take one more item; for the monitor."""
         if len(self._backlog) >= self._limit:
-            self.folded += len(self._backlog)
-            change = Change(
-                host=change.host,
-                generation=change.generation,
-                before=self._backlog[0].before,
-                after=change.after,
-                cause=change.cause,
-                detail=change.detail,
-                folded=change.folded + sum(one.folded for one in self._backlog),
-            )
-            self._backlog.clear()
-        self._backlog.append(change)
+            item = self._make_room(item)
+        self._backlog.append(item)
         self._wake()
 
+    def _make_room(self, item: T) -> T:
+        """Take something out of a full backlog; returns what to put in, with ``item`` in it."""
+        raise NotImplementedError
+
     def end(self) -> None:
-        """No change will come any more; the backlog can still be read. For the monitor."""
+        """Nothing will come any more; the backlog can still be read. For the monitor."""
         self._closed = True
         self._wake()
 
@@ -88,3 +77,48 @@ class Subscription:
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
+
+
+class Subscription(Stream[Change]):
+    """The changes of a host.
+
+    A subscriber that falls ``limit`` changes behind loses the steps, not the sum: its backlog is
+    folded into one change from the oldest ``before`` to the newest ``after``, and counted in
+    :attr:`folded`.
+    """
+
+    def __init__(self, forget: Callable[[Any], None], limit: int = DEFAULT_LIMIT) -> None:
+        super().__init__(forget, limit)
+        self.folded = 0
+        """How many changes were lost as steps, in all."""
+
+    def _make_room(self, item: Change) -> Change:
+        self.folded += len(self._backlog)
+        folded = Change(
+            host=item.host,
+            generation=item.generation,
+            before=self._backlog[0].before,
+            after=item.after,
+            cause=item.cause,
+            detail=item.detail,
+            folded=item.folded + sum(one.folded for one in self._backlog),
+        )
+        self._backlog.clear()
+        return folded
+
+
+class DriftSubscription(Stream[Drift]):
+    """The corrections that audits of a host make.
+
+    A subscriber that falls ``limit`` behind loses the oldest, counted in :attr:`lost`.
+    """
+
+    def __init__(self, forget: Callable[[Any], None], limit: int = DEFAULT_LIMIT) -> None:
+        super().__init__(forget, limit)
+        self.lost = 0
+        """How many corrections were lost, in all."""
+
+    def _make_room(self, item: Drift) -> Drift:
+        self._backlog.popleft()
+        self.lost += 1
+        return item

@@ -256,16 +256,21 @@ async def test_an_audit_finds_added_vcpus(
         await host.agrees(Totals(2, 32, 2, 0))
         assert await host.monitor.audit() == []
         await asyncio.to_thread(guests.add_vcpus, guest, 3)
-        with host.monitor.changes() as changes:
+        with host.monitor.changes() as changes, host.monitor.drifts() as drifts:
             (drift,) = await host.monitor.audit()
             change = await anext(changes)
+            assert await anext(drifts) is drift
         await host.agrees(Totals(4, 32, 2, 0))
         assert drift == Drift(
-            "node", guest.UUIDString(), "grower", "vcpus", 1, 3, drift.likely_cause
+            *("node", guest.UUIDString(), "grower", "vcpus", 1, 3),
+            *(drift.age_seconds, drift.likely_cause),
         )
+        assert drift.age_seconds > 0
         assert "vCPU" in drift.likely_cause
         assert (change.cause, change.delta.vcpus_used) == (Cause.AUDIT, 2)
         assert host.monitor.status.drift == 1
+        assert host.monitor.status.drift_by_field == {"vcpus": 1}
+        assert host.monitor.status.recent_drift == (drift,)
         assert host.monitor.status.audits == 2
     (line,) = [text for text in caplog.messages if "drift" in text]
     for part in ("grower", guest.UUIDString(), "vcpus", "before=1", "after=3", drift.likely_cause):

@@ -360,6 +360,34 @@ def test_what_an_audit_corrects_is_drift(
     assert [change.cause for change in ready.changes] == [Cause.AUDIT]
 
 
+def test_drift_has_the_age_of_what_was_wrong(ready: Watched) -> None:
+    """Since the domain's last read, whatever the cause of that was; for one that was not counted
+    since the last complete recount."""
+    ready.now = 110.0
+    ready.state.observed(observed(A, vcpus=2), EVENT)
+    ready.now = 117.0
+    ready.state.observed(observed(A, vcpus=5), AUDIT)
+    ready.now = 120.0
+    ready.state.audited()
+    ready.now = 150.0
+    ready.state.observed(observed("new"), AUDIT)
+    assert [(drift.uuid, drift.age_seconds) for drift in ready.drifts] == [(A, 7.0), ("new", 30.0)]
+    ready.now = 160.0
+    ready.state.gone("new", AUDIT)
+    assert ready.drifts[-1].age_seconds == 10.0
+
+
+def test_the_last_corrections_are_kept_and_all_are_counted(ready: Watched) -> None:
+    """Sixteen, the newest last; by the field that was wrong."""
+    for vcpus in range(2, 22):
+        ready.state.observed(observed(A, vcpus=vcpus), AUDIT)
+    ready.state.gone(A, AUDIT)
+    status = ready.state.status()
+    assert status.drift_by_field == {"vcpus": 20, "active": 1}
+    assert status.drift == 21
+    assert status.recent_drift == tuple(ready.drifts[-16:])
+
+
 def test_a_domain_that_an_audit_finds_gone_is_drift(ready: Watched) -> None:
     """It ended without an event."""
     ready.state.gone(A, AUDIT)

@@ -175,9 +175,9 @@ def test_removing_an_unknown_domain_changes_nothing() -> None:
 def test_a_domain_that_shut_off_is_no_longer_recorded() -> None:
     """Its memory is still reported, and no longer counts."""
     ledger = Ledger(Accounting("QEMU"))
-    ledger.apply(observed(A))
+    ledger.apply(observed(A), read_at=5.0)
     move = ledger.apply(observed(A, state=DomainState.SHUTOFF))
-    assert move == Move(Usage(1, 1024, 1), NOTHING)
+    assert move == Move(Usage(1, 1024, 1), NOTHING, read_at=5.0)
     assert ledger.record(A) is None
     assert ledger.usage == NOTHING
 

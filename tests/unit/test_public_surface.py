@@ -25,6 +25,7 @@ PUBLIC = [
     "DiskUsage",
     "DomainState",
     "Drift",
+    "DriftSubscription",
     "FencedError",
     "HostFacts",
     "HostMonitor",

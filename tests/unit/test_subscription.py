@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asynchost.model import Cause, Change, Usage
-from asynchost.subscription import DEFAULT_LIMIT, Subscription
+from asynchost.model import Cause, Change, Drift, Usage
+from asynchost.subscription import DEFAULT_LIMIT, DriftSubscription, Subscription
 from tests.support.strategies import chained_changes
 
 
@@ -35,6 +35,17 @@ async def blocked(task: asyncio.Task[Change]) -> None:
     for _ in range(3):
         await asyncio.sleep(0)
     assert not task.done()
+
+
+async def test_corrections_that_are_not_fetched_are_lost_from_the_oldest_on() -> None:
+    """They do not add up to anything, so there is nothing to fold; they are counted."""
+    drifts = DriftSubscription(lambda _: None, limit=2)
+    pushed = [Drift("host", "u", "guest", "vcpus", n, n + 1, 1.0, "") for n in range(4)]
+    for drift in pushed:
+        drifts.push(drift)
+    drifts.end()
+    assert [drift async for drift in drifts] == pushed[2:]
+    assert drifts.lost == 2
 
 
 @given(chained_changes(), st.integers(1, 5), st.lists(st.booleans(), min_size=40, max_size=40))
