@@ -99,13 +99,17 @@ class Report:
         counts = self.log.counts
         return "\n".join(
             (
-                f"seed {self.plan.seed}: {self.changes} changes of {self.plan.hosts} hosts in"
-                f" {self.seconds:.1f} s ({self.changes / self.seconds:.0f}/s)",
+                (
+                    f"seed {self.plan.seed}: {self.changes} changes of {self.plan.hosts} hosts in"
+                    f" {self.seconds:.1f} s ({self.changes / self.seconds:.0f}/s)"
+                ),
                 f"{self.faults.total()} faults: {faults}",
-                f"{counts['row written']} rows written, {counts['row claimed']} claims,"
-                f" {counts['database connected']} connections,"
-                f" {counts['the database lost acknowledged writes']} rows whose acknowledged"
-                " writes were lost",
+                (
+                    f"{counts['row written']} rows written, {counts['row claimed']} claims,"
+                    f" {counts['database connected']} connections,"
+                    f" {counts['the database lost acknowledged writes']} rows whose acknowledged"
+                    " writes were lost"
+                ),
                 f"{self.sampled} rows read meanwhile, each of one state",
                 f"an outage cost {self.blocks_per_host:.1f} blocks of memory for each host",
                 f"all rows right {self.right_after_seconds:.2f} s after the end",
