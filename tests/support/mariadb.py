@@ -5,6 +5,7 @@ that shares no code with what is tested. Must not: anything that a writer is mea
 """
 
 import itertools
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -39,15 +40,27 @@ class Database:
         self.url = server.url(name)
 
     def connect(self) -> "pymysql.Connection[DictCursor]":
-        """A connection of the test's own, with autocommit, to be closed by the test."""
-        return pymysql.connect(
-            unix_socket=str(self.server.socket),
-            user=self.server.user,
-            database=self.name,
-            autocommit=True,
-            cursorclass=DictCursor,
-            read_timeout=10,
-        )
+        """A connection of the test's own, with autocommit, to be closed by the test.
+
+        Raises OSError where the server is down.
+        """
+        # The driver would leave its socket open where nobody listens.
+        door = socket.socket(socket.AF_UNIX)
+        try:
+            door.connect(str(self.server.socket))
+            connection: pymysql.Connection[DictCursor] = pymysql.connect(
+                user=self.server.user,
+                database=self.name,
+                autocommit=True,
+                cursorclass=DictCursor,
+                read_timeout=10,
+                defer_connect=True,
+            )
+            connection.connect(door)
+        except BaseException:
+            door.close()
+            raise
+        return connection
 
     def execute(self, statement: str) -> list[dict[str, Any]]:
         """Carry out one statement on a connection of its own; returns its rows."""

@@ -22,6 +22,17 @@ _RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time at all
 _DEADLINE_SECONDS = 10.0
 
 
+class Waylaid:
+    """A piece of bytes that something will happen to, once one comes that holds ``mark``."""
+
+    def __init__(self, mark: bytes, release: Callable[[], None] = lambda: None) -> None:
+        self.mark = mark
+        self.taken = False
+        """Whether such a piece has come."""
+        self.release = release
+        """Let a piece that is held back go on, also where its client is gone by now."""
+
+
 class Flow:
     """One client's connection through the proxy, and its counterpart to the server."""
 
@@ -30,6 +41,7 @@ class Flow:
         self.server = server
         self.forwarded = 0
         self.silent = False
+        self.answer_lost = False
 
     def close(self, *, reset: bool) -> None:
         for writer in (self.client, self.server):
@@ -58,6 +70,8 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._gate = asyncio.Event()
         self._gate.set()
+        self._held: tuple[Waylaid, asyncio.Event] | None = None
+        self._unanswered: Waylaid | None = None
         self._server: asyncio.Server | None = None
         self.delay_seconds = 0.0
         """How long every piece of bytes is kept before it is forwarded. To be set at any time."""
@@ -122,6 +136,38 @@ class Proxy:
         """Let held bytes go, in their order."""
         self._do(self._gate.set)
 
+    def hold_back(self, mark: bytes) -> Waylaid:
+        """Keep the next piece from a client that holds ``mark``, and what follows it, until it is
+        released: a packet that takes a detour. The server does not learn of the client's end
+        before that. Other connections pass."""
+        gate = asyncio.Event()
+        waylaid = Waylaid(mark, lambda: self._do(gate.set))
+
+        def wait() -> None:
+            self._held = (waylaid, gate)
+
+        self._do(wait)
+        return waylaid
+
+    def lose_answer(self, mark: bytes) -> Waylaid:
+        """Forward the next piece from a client that holds ``mark``; lose the server's answer to
+        it, and reset the connection in its place."""
+        waylaid = Waylaid(mark)
+
+        def wait() -> None:
+            self._unanswered = waylaid
+
+        self._do(wait)
+        return waylaid
+
+    def let_pass(self) -> None:
+        """Wait for no mark any more."""
+
+        def forget() -> None:
+            self._held = self._unanswered = None
+
+        self._do(forget)
+
     # In the proxy's thread
 
     def _do(self, step: Callable[[], None]) -> None:
@@ -165,8 +211,8 @@ class Proxy:
         flow = Flow(client, server)
         self._flows.add(flow)
         pumps = {
-            asyncio.create_task(self._pump(flow, reader, server)),
-            asyncio.create_task(self._pump(flow, from_server, client)),
+            asyncio.create_task(self._pump(flow, reader, server, from_client=True)),
+            asyncio.create_task(self._pump(flow, from_server, client, from_client=False)),
         }
         self._tasks |= pumps
         try:
@@ -179,13 +225,23 @@ class Proxy:
             self._flows.discard(flow)
 
     async def _pump(
-        self, flow: Flow, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        flow: Flow,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        from_client: bool,
     ) -> None:
         with contextlib.suppress(OSError):
             while piece := await reader.read(self.piece_bytes):
                 if self.delay_seconds:
                     await asyncio.sleep(self.delay_seconds)
                 await self._gate.wait()
+                if from_client:
+                    await self._waylay(flow, piece)
+                elif flow.answer_lost:
+                    flow.close(reset=True)
+                    return
                 if flow.silent:
                     continue  # read and lost: the sender sees nothing of it
                 if self.reset_after_bytes is not None:
@@ -199,3 +255,14 @@ class Proxy:
                 await writer.drain()
             if flow.silent:
                 await asyncio.Event().wait()  # the one side's end does not reach the other
+
+    async def _waylay(self, flow: Flow, piece: bytes) -> None:
+        """Return when a client's piece may go on: perhaps much later."""
+        if self._unanswered is not None and self._unanswered.mark in piece:
+            flow.answer_lost = self._unanswered.taken = True
+            self._unanswered = None
+        if self._held is None or self._held[0].mark not in piece:
+            return
+        (waylaid, gate), self._held = self._held, None
+        waylaid.taken = True
+        await gate.wait()

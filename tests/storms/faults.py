@@ -1,0 +1,253 @@
+"""The faults of a storm, by name: each breaks something, and has mended it when it returns.
+
+May live here: one function for each fault. Must not: what must hold all the same. Two of them are
+at work at once, one of :data:`SERVER` and one of :data:`NETWORK`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import pymysql
+
+from tests.storms.load import VERSION
+from tests.storms.scene import WRITER, Scene
+from tests.support.proxy import Waylaid
+from tests.support.waiting import eventually
+
+Fault = Callable[[Scene], Awaitable[None]]
+
+SERVER: dict[str, Fault] = {}
+"""What befalls the server and its tables."""
+NETWORK: dict[str, Fault] = {}
+"""What befalls the bytes on their way."""
+
+_WRITE = f"{VERSION} = ".encode()
+"""Stands in each statement that writes states, and in no other."""
+_DEADLINE_SECONDS = 10.0
+
+
+def _among(faults: dict[str, Fault]) -> Callable[[Fault], Fault]:
+    def register(fault: Fault) -> Fault:
+        faults[fault.__name__.replace("_", " ")] = fault
+        return fault
+
+    return register
+
+
+# -- the server -------------------------------------------------------------------------------
+
+
+@_among(SERVER)
+async def sigkill(scene: Scene) -> None:
+    """What was acknowledged within the last second may be gone."""
+    await scene.server.restart(crash=True)
+
+
+@_among(SERVER)
+async def restart(scene: Scene) -> None:
+    """In good order."""
+    await scene.server.restart()
+
+
+@_among(SERVER)
+async def sigstop(scene: Scene) -> None:
+    """Connections stay open, nothing answers; then everything does."""
+    scene.server.suspend()
+    try:
+        await scene.pause(0.2, 2.5)
+    finally:
+        scene.server.resume()
+
+
+@_among(SERVER)
+async def read_only(scene: Scene) -> None:
+    """As a primary that has become a replica."""
+    await scene.execute("SET GLOBAL read_only = 1")
+    try:
+        await scene.pause(0.1, 1.5)
+    finally:
+        await scene.execute("SET GLOBAL read_only = 0")
+
+
+@_among(SERVER)
+async def kill_of_the_session(scene: Scene) -> None:
+    """Whatever it is doing."""
+    for session in await _sessions(scene):
+        with contextlib.suppress(pymysql.err.OperationalError):  # it has ended since
+            await scene.execute(f"KILL {session}")
+
+
+@_among(SERVER)
+async def too_many_connections(scene: Scene) -> None:
+    """The writer loses its session and gets no other one."""
+    admin = scene.database.connect()
+    holders = []
+    try:
+        with admin.cursor() as cursor:
+            cursor.execute("SET GLOBAL max_connections = 10")
+            with contextlib.suppress(pymysql.err.OperationalError):
+                while True:
+                    holders.append(
+                        pymysql.connect(unix_socket=str(scene.server.socket), user=WRITER)
+                    )
+            cursor.execute(f"SELECT id FROM information_schema.processlist WHERE user = '{WRITER}'")
+            held = [holder.thread_id() for holder in holders]
+            for row in cursor.fetchall():
+                if row["id"] not in held:
+                    cursor.execute(f"KILL {row['id']}")
+            holders.append(pymysql.connect(unix_socket=str(scene.server.socket), user=WRITER))
+    except pymysql.err.OperationalError:
+        pass  # the writer was back first
+    finally:
+        await scene.pause(0.1, 1.0)
+        for holder in holders:
+            holder.close()
+        with admin.cursor() as cursor:
+            cursor.execute("SET GLOBAL max_connections = 40")
+        admin.close()
+
+
+@_among(SERVER)
+async def locks_of_a_rival(scene: Scene) -> None:
+    """Rows locked one after another, in no order: waits for locks, and deadlocks."""
+    hold_seconds = scene.rng.uniform(0.0, 1.5)
+    hosts = scene.rng.sample(scene.load.hosts, min(20, len(scene.load.hosts)))
+
+    def lock() -> None:
+        rival = scene.database.connect()
+        try:
+            with rival.cursor() as cursor:
+                cursor.execute("SET innodb_lock_wait_timeout = 1")
+                cursor.execute("BEGIN")
+                # Somebody who has written much is not the one that a deadlock costs.
+                cursor.execute("INSERT INTO scratch SELECT seq FROM seq_1_to_5000")
+                for host in hosts:
+                    cursor.execute(
+                        "SELECT id FROM compute_nodes JOIN asynchost_fence ON cn_id = id"
+                        f" WHERE node = '{host.host}' FOR UPDATE"
+                    )
+                cursor.execute(f"DO SLEEP({hold_seconds:f})")
+        except pymysql.err.OperationalError as error:
+            if error.args[0] not in (1205, 1213):
+                raise
+        finally:
+            rival.rollback()
+            rival.close()
+
+    await asyncio.to_thread(lock)
+
+
+@_among(SERVER)
+async def table_away(scene: Scene) -> None:
+    """And back."""
+    await scene.execute("RENAME TABLE compute_nodes TO away")
+    try:
+        await scene.pause(0.1, 1.0)
+    finally:
+        await scene.execute("RENAME TABLE away TO compute_nodes")
+
+
+@_among(SERVER)
+async def right_revoked(scene: Scene) -> None:
+    """And granted again."""
+    await scene.execute(f"REVOKE UPDATE ON asynchost_fence FROM {WRITER}@localhost")
+    try:
+        await scene.pause(0.1, 1.0)
+    finally:
+        await scene.grant()
+
+
+@_among(SERVER)
+async def guards_lost(scene: Scene) -> None:
+    """Somebody has tidied up."""
+    await scene.execute("DELETE FROM asynchost_fence WHERE RAND() < 0.05")
+
+
+@_among(SERVER)
+async def rows_soft_deleted(scene: Scene) -> None:
+    """Somebody thought that the hosts were gone."""
+    await scene.execute("UPDATE compute_nodes SET deleted = 1 WHERE deleted = 0 AND RAND() < 0.05")
+
+
+# -- the network ------------------------------------------------------------------------------
+
+
+@_among(NETWORK)
+async def reset(scene: Scene) -> None:
+    """Of every connection, wherever it stands."""
+    scene.proxy.reset()
+
+
+@_among(NETWORK)
+async def cut(scene: Scene) -> None:
+    """In good order."""
+    scene.proxy.cut()
+
+
+@_among(NETWORK)
+async def cut_in_mid_packet(scene: Scene) -> None:
+    """Each connection gets so far and no further."""
+    scene.proxy.reset_after_bytes = scene.rng.randint(100, 60_000)
+    await scene.pause(0.2, 1.5)
+    scene.proxy.reset_after_bytes = None
+
+
+@_among(NETWORK)
+async def half_open(scene: Scene) -> None:
+    """The connection is there, and nothing comes through any more."""
+    scene.proxy.silence()
+
+
+@_among(NETWORK)
+async def everything_held(scene: Scene) -> None:
+    """Nothing passes for some time; then it all does."""
+    scene.proxy.hold()
+    try:
+        await scene.pause(0.2, 2.5)
+    finally:
+        scene.proxy.release()
+
+
+@_among(NETWORK)
+async def slow(scene: Scene) -> None:
+    """Each piece on its own, and late."""
+    scene.proxy.delay_seconds = scene.rng.uniform(0.005, 0.1)
+    scene.proxy.piece_bytes = scene.rng.choice((2_000, 65_536))
+    await scene.pause(0.2, 1.5)
+    scene.proxy.delay_seconds, scene.proxy.piece_bytes = 0.0, 65_536
+
+
+@_among(NETWORK)
+async def lost_answer(scene: Scene) -> None:
+    """The write has landed, and the writer does not hear of it."""
+    waylaid = scene.proxy.lose_answer(_WRITE)
+    await _taken(scene, waylaid)
+
+
+@_among(NETWORK)
+async def late_packet(scene: Scene) -> None:
+    """A write is held back, and goes on after a newer one has landed."""
+    waylaid = scene.proxy.hold_back(_WRITE)
+    if await _taken(scene, waylaid):
+        # Whatever it holds is outdated from here on.
+        scene.load.move_all()
+        versions = scene.load.versions()
+        with contextlib.suppress(AssertionError):  # a fault of the server may forbid it
+            await eventually(lambda: scene.holds(versions), _DEADLINE_SECONDS)
+        waylaid.release()
+
+
+async def _taken(scene: Scene, waylaid: Waylaid) -> bool:
+    """Wait for a write to be waylaid; False where none comes."""
+    with contextlib.suppress(AssertionError):
+        await eventually(lambda: waylaid.taken or scene.ended(), _DEADLINE_SECONDS)
+    scene.proxy.let_pass()
+    return waylaid.taken
+
+
+async def _sessions(scene: Scene) -> list[int]:
+    rows = await scene.execute(
+        f"SELECT id FROM information_schema.processlist WHERE user = '{WRITER}'"
+    )
+    return [row["id"] for row in rows]
