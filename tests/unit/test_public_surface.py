@@ -46,6 +46,7 @@ PUBLIC = [
     "UsageDelta",
     "WhenFenced",
     "WriterSettings",
+    "WriterStatus",
     "quiet_libvirt",
 ]
 
