@@ -7,6 +7,7 @@ anything behind.
 
 from asynchost.database.foreign_edits import OnForeignEdit
 from asynchost.database.settings import WhenFenced, WriterSettings
+from asynchost.database.status import WriterStatus
 from asynchost.database.writer import ComputeNodeWriter
 from asynchost.errors import (
     AmbiguousRowError,
@@ -80,6 +81,7 @@ __all__ = [
     "UsageDelta",
     "WhenFenced",
     "WriterSettings",
+    "WriterStatus",
     "quiet_libvirt",
 ]
 

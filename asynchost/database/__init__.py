@@ -5,11 +5,11 @@ here, and nothing else does. The core is imported from here; the hypervisor's ed
 service are not, and no module outside imports aiomysql.
 
 Three layers, each importing only those above it. Pure: ``url``, ``classify``, ``schema``,
-``refusal``, ``settings``, ``rows``, ``statements``, ``identity``, ``acknowledged``,
-``foreign_edits``, ``attachment``; and ``tls``, which reads certificates. Acting through one
-session: ``session``, ``endpoints``, ``layout``, ``inspection``, ``claim``,
-``lane``, ``dry_lane``. Deciding when: ``alarm``, ``worker``, ``writer``. ``private_server``
-stands beside them.
+``refusal``, ``settings``, ``status``, ``rows``, ``statements``, ``identity``, ``acknowledged``,
+``foreign_edits``, ``records``, ``vigil``, ``attachment``; and ``tls``, which reads certificates.
+Acting through one session: ``session``, ``endpoints``, ``layout``, ``inspection``, ``claim``,
+``claims``, ``lane``, ``dry_lane``. Deciding when: ``alarm``, ``worker``, ``writer``.
+``private_server`` stands beside them.
 """
 
 from asynchost.database.attachment import Attachment
@@ -17,6 +17,7 @@ from asynchost.database.foreign_edits import OnForeignEdit
 from asynchost.database.inspection import TableState, apply_schema
 from asynchost.database.private_server import PrivateMariaDB
 from asynchost.database.settings import WhenFenced, WriterSettings
+from asynchost.database.status import WriterStatus
 from asynchost.database.writer import ComputeNodeWriter
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "TableState",
     "WhenFenced",
     "WriterSettings",
+    "WriterStatus",
     "apply_schema",
 ]

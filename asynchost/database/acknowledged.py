@@ -4,9 +4,14 @@ Pure. Memory: the values of one row, once.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 
-from asynchost.database.rows import Value, Values, difference
+from asynchost.database.rows import Value, Values
 from asynchost.database.statements import RowWrite
+
+_NONE: frozenset[str] = frozenset()
+_UNKNOWN = object()
+"""Stands for the value of a column that is in doubt; equal to no value."""
 
 
 class Acknowledged:
@@ -17,24 +22,34 @@ class Acknowledged:
     columns are no longer known until the next write or the next reading back settles them.
     """
 
-    __slots__ = ("_doubted_columns", "_doubted_seq", "_landed_seq", "_seq", "_values")
+    # No dictionary of values: with tens of thousands of hosts, its keys are what memory goes to.
+    __slots__ = ("_columns", "_doubted_columns", "_doubted_seq", "_landed_seq", "_seq", "_values")
 
     def __init__(self) -> None:
-        self._values: Values = {}
+        self._columns: tuple[str, ...] = ()
+        self._values: tuple[object, ...] = ()
         self._seq = 0
         self._landed_seq = 0
         self._doubted_seq = 0
-        self._doubted_columns: set[str] = set()
+        self._doubted_columns = _NONE
 
-    def begin(self, values: Values) -> None:
-        """A new term began with the row as ``values``: no write of an older one can land."""
-        self._values = values
+    def begin(self, values: Values, offered: Values | None = None) -> None:
+        """A new term began with the row as ``values``: no write of an older one can land.
+
+        Of what is the same in ``offered``, the objects there are held: they have other holders.
+        """
+        self._hold(values, offered or {})
         self._seq = self._landed_seq = self._doubted_seq = 0
-        self._doubted_columns.clear()
+        self._doubted_columns = _NONE
 
     def difference(self, values: Mapping[str, Value]) -> Values:
         """The columns whose value is not known to be in the database."""
-        return difference(values, self._values)
+        known = self._known()
+        return {
+            column: value
+            for column, value in values.items()
+            if known.get(column, _UNKNOWN) != value
+        }
 
     def next_seq(self) -> int:
         """The number of one more attempt."""
@@ -43,18 +58,20 @@ class Acknowledged:
 
     def confirm(self, write: RowWrite) -> None:
         """The database said that the write has landed."""
-        self._values.update(write.values)
+        known = self._known()
+        known.update(write.values)
+        self._hold(known, known)
         self._landed_seq = write.seq
 
     def doubt(self, write: RowWrite) -> None:
         """Nobody knows whether the write has landed, or still will."""
         self._doubted_seq = write.seq
-        self._doubted_columns.update(write.values)
+        self._doubted_columns |= write.values.keys()
         self._forget()
 
     def read(self, seq: int, values: Values) -> None:
         """The row was read back: ``values``, put there by the write numbered ``seq``."""
-        self._values = values
+        self._hold(values, self._known())
         self._landed_seq = seq
         self._seq = max(self._seq, seq)
         if seq < self._doubted_seq:
@@ -70,24 +87,43 @@ class Acknowledged:
         """Whether more was confirmed than a database at ``seq`` holds: it has lost writes."""
         return seq < self._landed_seq
 
-    @property
-    def values(self) -> Mapping[str, Value]:
-        """What the database is known to hold."""
-        return self._values
-
-    def overwritten(self, seq: int, values: Values) -> Values:
-        """What was read back, at ``seq``, in columns that are known to hold something else.
-
-        Nothing where the database has lost writes: then an older value is no stranger's.
-        """
-        if self.is_ahead_of(seq):
-            return {}
-        return {column: values[column] for column in difference(self._values, values)}
-
     def tolerate(self, values: Mapping[str, Value]) -> None:
         """Take these columns for written, though somebody else has changed them."""
-        self._values = {**self._values, **values}
+        known = {**self._known(), **values}
+        self._hold(known, known)
+
+    def overwritten(self, seq: int, values: Values) -> tuple[Values, Values]:
+        """The columns that are known to hold something else than was read back, at ``seq``: with
+        what was read back, and with what is known.
+
+        None where the database has lost writes: then an older value is no stranger's.
+        """
+        known = {} if self.is_ahead_of(seq) else self._known()
+        wanted = {
+            column: value
+            for column, value in known.items()
+            if isinstance(value, int | str | None) and values.get(column, value) != value
+        }
+        return {column: values[column] for column in wanted}, wanted
+
+    def _known(self) -> dict[str, object]:
+        return dict(zip(self._columns, self._values, strict=True))
+
+    def _hold(self, values: Mapping[str, object], like: Mapping[str, object]) -> None:
+        self._columns = _shared(tuple(values))
+        self._values = tuple(
+            like[column] if column in like and like[column] == value else value
+            for column, value in values.items()
+        )
 
     def _forget(self) -> None:
-        for column in self._doubted_columns:
-            self._values.pop(column, None)
+        self._values = tuple(
+            _UNKNOWN if column in self._doubted_columns else value
+            for column, value in self._known().items()
+        )
+
+
+@lru_cache(maxsize=16)
+def _shared(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The one copy of these columns' names, for all hosts: there are as many as kinds of table."""
+    return columns

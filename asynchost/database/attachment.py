@@ -1,19 +1,22 @@
 """One host attached to a writer: what its row should hold and what it is known to hold.
 
-Synchronous: it decides, the lane carries out. Memory: the values of one row, once.
+Synchronous: it decides, the lane carries out. Memory: the values of one row, once; less than a
+KiB for a host whose row nobody fights over.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import Enum
-from typing import NamedTuple
+from datetime import datetime
 
 from asynchost.backoff import Backoff
 from asynchost.database.acknowledged import Acknowledged
 from asynchost.database.foreign_edits import Edit, ForeignEdits, OnForeignEdit
 from asynchost.database.identity import Claim, Wanted
+from asynchost.database.records import OwnedRow, Record, Verdict
 from asynchost.database.rows import RowEncoder, Values
+from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.statements import FenceKey, RowWrite, Sign
+from asynchost.database.vigil import MISSED_RENEWALS, Sight, Vigil
 from asynchost.debounce import Debouncer
 from asynchost.errors import AsynchostError, FencedError
 from asynchost.model import HostSnapshot, SnapshotSource
@@ -22,76 +25,74 @@ _NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
-class OwnedRow:
-    """The row that a claim made ours."""
+class Surroundings:
+    """What all hosts of one writer have in common."""
 
-    row_id: int
-    key: FenceKey
-    term: int
-
-
-class Record(NamedTuple):
-    """What the database holds for one host: its fence row and its row, read in one statement."""
-
-    key: FenceKey
-    row_id: int | None
-    term: int
-    seq: int
-    owner: str
-    live: bool
-    values: Values
-
-
-class Verdict(Enum):
-    """What a record means for the one who reads it."""
-
-    KEPT = "kept"
-    """The row is ours; what the record holds is acknowledged."""
-    LOST = "lost"
-    """The row or its guard is gone or older than what we knew: claim again."""
-    FENCED = "fenced"
-    """Another agent owns the row now."""
+    settings: WriterSettings
+    clock: Callable[[], float]
+    """The loop's time."""
+    new_backoff: Callable[[], Backoff]
+    touched: Callable[["Attachment"], None]
+    """To be told that a host may have to be written at its ``due_at``."""
+    failed: Callable[[AsynchostError], None]
+    """To be told why a host is given up."""
 
 
 class Attachment:
     """A host's place in a writer; :meth:`ComputeNodeWriter.attach` makes it."""
+
+    __slots__ = (
+        "_acknowledged",
+        "_backoff",
+        "_debouncer",
+        "_edits",
+        "_encoder",
+        "_known_term",
+        "_offered",
+        "_refused",
+        "_remove_listener",
+        "_resuming",
+        "_retry_at",
+        "_row_updated_at",
+        "_source",
+        "_surroundings",
+        "_told_state",
+        "_vigil",
+        "edit",
+        "error",
+        "given_name",
+        "row",
+        "service_id",
+        "suspect",
+    )
 
     def __init__(
         self,
         source: SnapshotSource,
         service_id: int | None,
         debouncer: Debouncer,
-        backoff: Backoff,
-        *,
-        on_foreign_edit: OnForeignEdit,
-        waits_when_fenced: bool,
-        beside_nova: bool,
-        clock: Callable[[], float],
-        touched: Callable[["Attachment"], None],
-        failed: Callable[[AsynchostError], None],
+        surroundings: Surroundings,
     ) -> None:
         self.service_id = service_id
         self.given_name = source.snapshot().name
         """The row's ``hypervisor_hostname`` as far as it was known on attaching."""
         self.error: AsynchostError | None = None
-        """Why the row is no longer written; None as long as it is."""
+        """Why the row is no longer written; None as long as it is, or is waited for."""
         self.row: OwnedRow | None = None
-        self.standby: FenceKey | None = None
-        """The guard that another agent holds, whose end this one waits for; None: it does not."""
         self.suspect = False
         """Whether the last write was not taken: then it stands in no statement with others, lest
         a lock on this one row hold up theirs."""
         self.edit: Edit | None = None
         """What somebody else had changed in the row when it was last read back."""
-        self._beside_nova = beside_nova
-        self._waits_when_fenced = waits_when_fenced
-        self._edits = ForeignEdits(on_foreign_edit)
         self._source = source
         self._debouncer = debouncer
-        self._backoff = backoff
-        self._clock = clock
-        self._touched = touched
-        self._failed = failed
+        self._surroundings = surroundings
+        self._backoff: Backoff | None = None
+        self._edits: ForeignEdits | None = None
+        self._row_updated_at: datetime | None = None
+        self._vigil: Vigil | None = None
+        self._resuming = False
+        """Whether the vigil has ended well, so that the row may be claimed from its owner."""
         self._encoder = RowEncoder()
         self._acknowledged = Acknowledged()
         self._offered: Values | None = None
@@ -119,13 +120,19 @@ class Attachment:
     @property
     def foreign_edits(self) -> int:
         """How many times somebody else was found to have changed the row."""
-        return self._edits.count
+        return 0 if self._edits is None else self._edits.count
+
+    @property
+    def standby(self) -> FenceKey | None:
+        """The guard that another agent holds, whose end this one waits for; None: it does not."""
+        return None if self._vigil is None else self._vigil.key
 
     @property
     def dirty(self) -> bool:
         """Whether the row differs, or may differ, from what the host is now.
 
-        False while the host is stale or incomplete: what is unknown is not written.
+        False while the host is stale or incomplete: what is unknown is not written. False also
+        while the row is another agent's, or somebody insists on having it deleted.
         """
         snapshot = self._writable()
         if snapshot is None:
@@ -153,13 +160,16 @@ class Attachment:
     def retry(self) -> None:
         """Something else was in the way: write at the next turn."""
         self._retry_at = 0.0
-        self._touched(self)
+        self._surroundings.touched(self)
 
     def postpone(self, at_least_seconds: float = 0.0) -> None:
         """The database would not take it: write after a delay, and not before."""
         self.suspect = True
-        self._retry_at = self._clock() + at_least_seconds + self._backoff.next_delay()
-        self._touched(self)
+        if self._backoff is None:
+            self._backoff = self._surroundings.new_backoff()
+        delay = at_least_seconds + self._backoff.next_delay()
+        self._retry_at = self._surroundings.clock() + delay
+        self._surroundings.touched(self)
 
     @property
     def retrying(self) -> bool:
@@ -183,7 +193,8 @@ class Attachment:
             values,
             self._known_term,
             self.host,
-            self._beside_nova,
+            self._surroundings.settings.beside_nova,
+            None if self._vigil is None else self._silent_seconds,
         )
 
     def plan(self) -> RowWrite | None:
@@ -216,9 +227,11 @@ class Attachment:
 
     def own(self, claim: Claim) -> None:
         """The claim went through: the row is ours, and this is what it holds."""
-        self.row = OwnedRow(claim.row_id, claim.key, claim.term)
+        self.row = OwnedRow(claim.row_id, *claim.key, claim.term)
         self._known_term = max(self._known_term, claim.term)
-        self._acknowledged.begin(claim.values)
+        self._acknowledged.begin(claim.values, self._offered)
+        self._vigil = None
+        self._resuming = False
         self._went_well()
         self._told_state = "fresh"
 
@@ -230,6 +243,7 @@ class Attachment:
     def doubt(self, write: RowWrite) -> None:
         """Nobody knows whether the write has landed, or still will."""
         self._acknowledged.doubt(write)
+        self._offered = None
 
     def refuse(self) -> None:
         """The database takes the values of the last claim or write from nobody: they are not sent
@@ -243,15 +257,20 @@ class Attachment:
     def judge(self, record: Record | None, owner: str) -> Verdict:
         """Compare with what the database holds, and take that as acknowledged where it is ours."""
         row = self.row
+        self.edit = None
         if row is None or record is None or record.term < row.term:
-            return Verdict.LOST
-        if record.owner != owner:
-            return Verdict.FENCED
-        if record.row_id != row.row_id or not record.live:
-            return Verdict.LOST
-        # A higher term of our own: a claim whose answer was lost.
-        self.row = replace(row, term=record.term)
+            return self._without_edits(Verdict.LOST)
         self._known_term = max(self._known_term, record.term)
+        if record.owner != owner:
+            return self._without_edits(Verdict.FENCED)
+        if record.row_id is None or not record.live:
+            self.edit = self._foreign_edits().removed(self._surroundings.clock())
+            return Verdict.LOST if self.edit.repaired else Verdict.REMOVED
+        if record.row_id != row.row_id:
+            return self._without_edits(Verdict.LOST)
+        if record.term != row.term:
+            # Of our own: a claim whose answer was lost.
+            self.row = replace(row, term=record.term)
         self.edit = self._edit_in(record)
         self._acknowledged.read(record.seq, record.values)
         if self.edit is not None and not self.edit.repaired:
@@ -259,11 +278,37 @@ class Attachment:
         return Verdict.KEPT
 
     def _edit_in(self, record: Record) -> Edit | None:
-        found = self._acknowledged.overwritten(record.seq, record.values)
-        if not found:
+        found, wanted = self._acknowledged.overwritten(record.seq, record.values)
+        restored = self._is_older(record)
+        if found:
+            now = self._surroundings.clock()
+            return self._foreign_edits().noticed(found, wanted, now, restored=restored)
+        self._without_edits(Verdict.KEPT)
+        return None
+
+    def _without_edits(self, verdict: Verdict) -> Verdict:
+        if self._edits is not None:
             self._edits.none_left()
-            return None
-        return self._edits.noticed(found, self._acknowledged.values, self._clock())
+        return verdict
+
+    def _foreign_edits(self) -> ForeignEdits:
+        if self._edits is None:
+            policy = OnForeignEdit(self._surroundings.settings.on_foreign_edit)
+            self._edits = ForeignEdits(policy)
+        return self._edits
+
+    def _is_older(self, record: Record) -> bool:
+        """Whether the row was written longer ago than it had been: it comes from a backup."""
+        # Where every edit is put right, it makes no difference.
+        if self._surroundings.settings.on_foreign_edit == OnForeignEdit.REPAIR:
+            return False
+        known, self._row_updated_at = self._row_updated_at, record.updated_at
+        if record.updated_at is None:
+            return False
+        if known is not None and record.updated_at < known:
+            return True
+        # A guarded write sets both times from one clock, a claim only the guard's.
+        return record.seq > 0 and record.updated_at < record.guarded_at.replace(microsecond=0)
 
     def landed(self, write: RowWrite) -> bool:
         """Whether the last reading back showed this write, or a later one."""
@@ -277,28 +322,64 @@ class Attachment:
         """The row must be claimed again."""
         self.row = None
 
+    # -- another agent's ----------------------------------------------------------------------
+
     def fence(self, record: Record) -> FencedError:
-        """Another agent owns the row: stop, or stand by."""
+        """Another agent owns the row: stop, or stand by until that one is gone."""
         error = FencedError(record.key.node, record.owner, record.term)
-        if self._waits_when_fenced:
-            self.standby = record.key
-            self.row = None
-            self.take()
+        if self._surroundings.settings.when_fenced == WhenFenced.WAIT:
+            self._stand_by(record.key, record.term)
         else:
             self.fail(error)
         return error
 
-    def stand_in(self) -> None:
-        """The agent that had claimed the row is gone: claim it."""
-        self.standby = None
-        self.touch()
+    @property
+    def watched(self) -> FenceKey | None:
+        """The guard row to look at; None unless standing by."""
+        return None if self._vigil is None or self._resuming else self._vigil.key
+
+    def look(self, sight: Sight | None, owner: str) -> bool:
+        """The guard row as it is now; whether its owner is gone, so that the row is claimed."""
+        if self._vigil is None:
+            return False
+        if sight is not None:
+            self._known_term = max(self._known_term, sight.term)
+        self._resuming = self._vigil.look(
+            sight, owner, self._surroundings.clock(), self._silent_seconds
+        )
+        if self._resuming:
+            self.touch()
+        return self._resuming
+
+    def look_away(self) -> None:
+        """The guard row could not be looked at for a while."""
+        if self._vigil is not None:
+            self._vigil.interrupt()
+            self._resuming = False
+
+    def yield_row(self) -> None:
+        """The owner was alive after all: go on standing by."""
+        if self._vigil is not None:
+            self._stand_by(self._vigil.key, self._known_term)
+
+    def _stand_by(self, key: FenceKey, term: int) -> None:
+        self._vigil = Vigil(key, term)
+        self._resuming = False
+        self.row = None
+        self.take()
+
+    @property
+    def _silent_seconds(self) -> float:
+        return MISSED_RENEWALS * self._surroundings.settings.renewal_interval_seconds
+
+    # -- the end ------------------------------------------------------------------------------
 
     def fail(self, error: AsynchostError) -> None:
         """Stop writing this host."""
         self.error = error
         self.row = None
         self.take()
-        self._failed(error)
+        self._surroundings.failed(error)
 
     def close(self) -> None:
         """Stop listening."""
@@ -306,23 +387,26 @@ class Attachment:
 
     def _on_change(self) -> None:
         if self.error is None:
-            self._debouncer.touch(self._clock())
-            self._touched(self)
+            self._debouncer.touch(self._surroundings.clock())
+            self._surroundings.touched(self)
 
     def touch(self) -> None:
         """Look at this host, though nothing is known to have changed."""
         self._on_change()
 
     def _writable(self) -> HostSnapshot | None:
-        if self.error is not None or self.standby is not None:
+        waits = self._vigil is not None and not self._resuming
+        removed = self._edits is not None and self._edits.is_removed
+        if self.error is not None or waits or removed:
             return None
         snapshot = self._source.snapshot()
         return snapshot if snapshot.writable else None
 
     def _went_well(self) -> None:
+        self._offered = None
         self._refused = None
         self.suspect = False
-        self._backoff.reset()
+        self._backoff = None
 
 
 def _state(snapshot: HostSnapshot) -> str:

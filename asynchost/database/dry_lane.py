@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from asynchost.database import statements
 from asynchost.database.attachment import Attachment
+from asynchost.database.claims import Setback
 from asynchost.database.identity import Candidate, Claim, How, choose
-from asynchost.database.lane import Lane, Setback
+from asynchost.database.lane import Lane
 from asynchost.database.layout import Layout
 from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.database.session import Session
@@ -48,7 +49,7 @@ class DryLane(Lane):
 
     async def claim(
         self,
-        attachments: Sequence[Attachment],
+        attachments: Iterable[Attachment],
         held: Mapping[int, str],  # noqa: ARG002 - as a lane has it
     ) -> list[Setback]:
         """Find the rows of hosts that have none, or show how they would be made."""
@@ -56,8 +57,8 @@ class DryLane(Lane):
             wanted = attachment.wanted()
             if wanted is None:
                 continue
-            rows = await self._session.query(statements.live_rows(wanted.name))
-            candidates = [Candidate(*row) for row in rows]
+            rows = await self._session.query(statements.live_rows([wanted.name]))
+            candidates = [Candidate(*row) for _, *row in rows]
             try:
                 found = choose(wanted.name, candidates, wanted.service_id)
             except ConfigurationError as error:
@@ -75,7 +76,7 @@ class DryLane(Lane):
                 self._show(statements.insert(values, service_id, filling))
             else:
                 row_id, how, service_id = found.row_id, How.ADOPTED, found.service_id or 0
-                (row,) = await self._session.query(statements.read_row(row_id))
+                ((_, *row),) = await self._session.query(statements.read_rows([row_id]))
                 values = dict(zip(OWNED_COLUMNS, row, strict=True))
             key = FenceKey(wanted.name, str(service_id))
             attachment.own(Claim(row_id, service_id, key, 0, how, values))

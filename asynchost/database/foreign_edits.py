@@ -4,7 +4,6 @@ Pure. Two programs that both keep a row true by their own lights would undo each
 for ever; so one of them gives up, and says so. Memory: a few times, and the values that stand.
 """
 
-from collections import deque
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
@@ -38,32 +37,58 @@ class Edit(NamedTuple):
 class ForeignEdits:
     """The edits of one row."""
 
-    __slots__ = ("_policy", "_repairs", "_told", "count")
+    __slots__ = ("_policy", "_repairs", "_told", "count", "is_removed")
 
     def __init__(self, policy: OnForeignEdit) -> None:
         self.count = 0
         """How many times the row was found changed by others, each standing change once."""
+        self.is_removed = False
+        """Whether others have deleted the row, and it is not made anew for now."""
         self._policy = policy
-        self._repairs: deque[float] = deque(maxlen=REPAIRS_PER_HOUR)
+        self._repairs: tuple[float, ...] = ()
         self._told: Values = {}
 
-    def noticed(self, found: Values, acknowledged: Mapping[str, Value], now: float) -> Edit:
-        """The row was read back with ``found`` where ``acknowledged`` was; ``now`` in seconds."""
+    def noticed(
+        self,
+        found: Values,
+        acknowledged: Mapping[str, Value],
+        now: float,
+        *,
+        restored: bool = False,
+    ) -> Edit:
+        """The row was read back with ``found`` where ``acknowledged`` was; ``now`` in seconds.
+
+        ``restored`` says that the row is older than it was: no edit but a backup, which is put
+        right under either policy, since nobody else would.
+        """
+        self.is_removed = False
         is_new = found != self._told
         self.count += is_new
-        repaired = self._may_repair(now)
-        if repaired:
-            self._repairs.append(now)
+        repaired = (restored or self._policy is OnForeignEdit.REPAIR) and self._spend(now)
         self._told = {} if repaired else dict(found)
         wanted = {column: acknowledged[column] for column in found}
         return Edit(found, wanted, repaired, is_news=is_new or repaired)
 
+    def removed(self, now: float) -> Edit:
+        """The row was found deleted or soft-deleted.
+
+        It is made anew under either policy, within the same bounds: a backup from before its time
+        leaves the same sight, and a host without a row is worse than one row too many.
+        """
+        is_new = not self.is_removed
+        self.count += is_new
+        repaired = self._spend(now)
+        self.is_removed = not repaired
+        return Edit({}, {}, repaired, is_news=is_new)
+
     def none_left(self) -> None:
         """The row was read back as it should be."""
+        self.is_removed = False
         self._told = {}
 
-    def _may_repair(self, now: float) -> bool:
-        if self._policy is OnForeignEdit.REPORT:
-            return False
-        repairs = self._repairs
-        return len(repairs) < REPAIRS_PER_HOUR or now - repairs[0] >= _HOUR_SECONDS
+    def _spend(self, now: float) -> bool:
+        """Take one of the hour's repairs, if there is one left."""
+        recent = tuple(time for time in self._repairs if now - time < _HOUR_SECONDS)
+        left = len(recent) < REPAIRS_PER_HOUR
+        self._repairs = (*recent, now) if left else recent
+        return left

@@ -6,10 +6,17 @@ Pure: candidates in, a choice out. Carrying it out is :mod:`asynchost.database.c
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 from asynchost.database.rows import Value, Values
-from asynchost.database.statements import FenceKey
+from asynchost.database.statements import FenceKey, short_name
 from asynchost.errors import AmbiguousRowError
+
+T = TypeVar("T")
+
+
+class StillOwnedError(Exception):
+    """A standby's claim was not carried out: the row's owner is alive. Stays in the package."""
 
 
 class How(StrEnum):
@@ -55,11 +62,14 @@ class Wanted:
     values: Mapping[str, Value]
     """What it is created with: every owned column, with its real value."""
     known_term: int = 0
-    """The highest term that this agent ever held for it."""
+    """The highest term that this agent ever knew of."""
     host: str = ""
     """The host's name in logs and errors."""
     beside_nova: bool = False
     """Whether to claim the row though a nova-compute keeps it."""
+    silent_seconds: float | None = None
+    """A standby's claim: only if the owner has let go, or given no sign for this long. None:
+    from whoever has the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +105,58 @@ def choose_service(name: str, services: Sequence[NovaService]) -> NovaService | 
     exact = [service for service in services if service.host.lower() == name.lower()]
     chosen = exact or services
     return chosen[0] if len(chosen) == 1 else None
+
+
+def services_of(names: Sequence[str], services: Sequence[NovaService]) -> list[list[NovaService]]:
+    """Those that share each name up to the first dot, or all of it.
+
+    With one name that is all of them: the database has compared, by whatever rule.
+    """
+    if len(names) == 1:
+        return [list(services)]
+    matched = []
+    for name in names:
+        short = short_name(name)
+        same = {_folded(name), _folded(name if short is None else short)}
+        matched.append(
+            [
+                service
+                for service in services
+                if _folded(service.host) in same or _folded(short_name(service.host) or "") in same
+            ]
+        )
+    return matched
+
+
+def can_share(names: Sequence[str]) -> list[bool]:
+    """Which of these hosts may be claimed in one batch, where rows are told apart by name.
+
+    The database compares names by its own rules, without regard to case and trailing spaces, so
+    only plain names are let in that no such rule takes for the same.
+    """
+    folded = [_folded(name) for name in names]
+    seen: set[str] = set()
+    shares = []
+    for name, key in zip(names, folded, strict=True):
+        shares.append(name.isascii() and name == name.strip() and key not in seen)
+        seen.add(key)
+    return shares
+
+
+def matched_by_name(batch: Sequence[Wanted], found: Sequence[tuple[str, T]]) -> list[list[T]]:
+    """What was found for each of ``batch``, by the name that comes with it.
+
+    With one wanted everything is its own: the database has compared, by whatever rule.
+
+    :raises KeyError: by a rule that is not ours, something was found under no such name.
+    """
+    if len(batch) == 1:
+        return [[thing for _, thing in found]]
+    matched: dict[str, list[T]] = {_folded(wanted.name): [] for wanted in batch}
+    for name, thing in found:
+        matched[_folded(name)].append(thing)
+    return list(matched.values())
+
+
+def _folded(name: str) -> str:
+    return name.casefold().rstrip(" ")

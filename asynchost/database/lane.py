@@ -5,32 +5,21 @@ writer's matter. Memory: one statement and its answer.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from asynchost.database import statements
-from asynchost.database.attachment import Attachment, Record, Verdict
-from asynchost.database.claim import claim
+from asynchost.database.attachment import Attachment
+from asynchost.database.claims import Claimant, Setback, shown
 from asynchost.database.classify import Kind, StatementError
-from asynchost.database.identity import How
 from asynchost.database.layout import Layout
+from asynchost.database.records import Record, Verdict
 from asynchost.database.rows import Values
 from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.database.session import Row, Session
 from asynchost.database.statements import FenceKey, RowWrite
-from asynchost.errors import ConfigurationError, DatabaseRefusedError
+from asynchost.database.vigil import MISSED_RENEWALS, Sight
 from asynchost.log import get_logger
 
 _SIGNS_PER_STATEMENT = 1000
-_LONGEST_LOGGED = 60
-_ATTEMPTS = 3
-"""How often a claim is begun again at once when the row changed under it."""
-
-
-class Setback(NamedTuple):
-    """A host whose write did not work out and must be tried again."""
-
-    attachment: Attachment
-    error: StatementError | None
 
 
 class Lane:
@@ -41,6 +30,7 @@ class Lane:
         self._session = session
         self._layout = layout
         self._owner = owner
+        self._claimant = Claimant(session, owner, layout)
         self._log = get_logger("asynchost.database")
 
     async def reconcile(self, attachments: Iterable[Attachment]) -> list[Attachment]:
@@ -74,58 +64,39 @@ class Lane:
         return setbacks
 
     async def claim(
-        self, attachments: Sequence[Attachment], held: Mapping[int, str]
+        self, attachments: Iterable[Attachment], held: Mapping[int, str]
     ) -> list[Setback]:
         """Claim the rows of hosts that have none. Returns those to be tried again."""
-        setbacks = []
-        held = dict(held)
-        await self._session.limit_silence(True)
-        for attachment in attachments:
-            try:
-                await self._claim(attachment, held)
-            except StatementError as error:
-                if error.kind is Kind.CONNECTION:
-                    raise
-                if error.kind is Kind.BAD_ROW:
-                    self._refuse(attachment, error)
-                else:
-                    setbacks.append(Setback(attachment, error))
-            except DatabaseRefusedError:
-                raise
-            except ConfigurationError as error:
-                attachment.fail(error)
-                self._log.error("row refused", host=attachment.host, reason=error.message)
-            if attachment.row is not None:
-                held[attachment.row.row_id] = attachment.host
-        await self._session.limit_silence(False)
-        return setbacks
+        return await self._claimant.claim(attachments, held)
+
+    async def watch(self, attachments: Iterable[Attachment], renewal_seconds: float) -> None:
+        """Look at the guards of rows that are waited for, to be claimed once they may be."""
+        silent_seconds = MISSED_RENEWALS * renewal_seconds
+        pairs = [(a, key) for a in attachments if (key := a.watched) is not None]
+        for start in range(0, len(pairs), _SIGNS_PER_STATEMENT):
+            part = pairs[start : start + _SIGNS_PER_STATEMENT]
+            rows = await self._session.query(
+                statements.read_guards([key for _, key in part], silent_seconds)
+            )
+            sights = {sight.key: sight for sight in map(_sight, rows)}
+            for attachment, key in part:
+                if attachment.look(sights.get(key), self._owner):
+                    self._log.warning("the owner is gone, claiming the row", host=attachment.host)
 
     async def renew(self, attachments: Iterable[Attachment], *, stopped: bool = False) -> None:
         """Give signs of life; where one is not taken, find out why."""
         pairs = [(a, sign) for a in attachments if (sign := a.sign()) is not None]
         for start in range(0, len(pairs), _SIGNS_PER_STATEMENT):
             part = pairs[start : start + _SIGNS_PER_STATEMENT]
-            signs = [sign._replace(state="stopped") if stopped else sign for _, sign in part]
+            signs = [
+                sign._replace(state=statements.STOPPED) if stopped else sign for _, sign in part
+            ]
             matched = await self._session.write(statements.renew(signs, self._owner))
             for attachment, sign in part:
                 attachment.told(sign)
             if matched != len(part) and not stopped:
                 for attachment in await self.reconcile(a for a, _ in part):
                     attachment.touch()
-
-    async def orphans(
-        self, attachments: Iterable[Attachment], silent_seconds: float
-    ) -> list[Attachment]:
-        """Those that stand by for an owner which was stopped, or was silent for so long."""
-        waiting = [(a, a.standby) for a in attachments if a.standby is not None]
-        found: list[Attachment] = []
-        for start in range(0, len(waiting), _SIGNS_PER_STATEMENT):
-            part = waiting[start : start + _SIGNS_PER_STATEMENT]
-            keys = [key for _, key in part]
-            rows = await self._session.query(statements.living_owners(keys, silent_seconds))
-            living = {FenceKey(*row) for row in rows}
-            found += [attachment for attachment, key in part if key not in living]
-        return found
 
     async def aclose(self) -> None:
         """End the session in good order. Cancelling it ends it as well."""
@@ -149,7 +120,7 @@ class Lane:
                 # The server took it back, so nothing is in doubt.
                 return [Setback(host, error) for host in hosts]
             if len(batch) == 1:
-                self._refuse(hosts[0], error)
+                self._claimant.refuse(hosts[0], error)
                 return []
             middle = len(batch) // 2
             return [
@@ -180,33 +151,9 @@ class Lane:
             elif host.row is not None:
                 if host.landed(write):
                     self._written(host, write)
-                else:
+                elif host.dirty:
                     setbacks.append(Setback(host, None))
         return setbacks
-
-    async def _claim(self, attachment: Attachment, held: Mapping[int, str]) -> None:
-        for attempt in range(_ATTEMPTS):
-            wanted = attachment.wanted()
-            if wanted is None:
-                return
-            try:
-                claimed = await claim(self._session, wanted, self._owner, held, self._layout)
-            except StatementError as error:
-                if error.kind is not Kind.RESOLVE or attempt == _ATTEMPTS - 1:
-                    raise
-            else:
-                attachment.own(claimed)
-                created = claimed.values if claimed.how is How.CREATED else {}
-                self._log.info(
-                    "row claimed",
-                    how=str(claimed.how),
-                    host=attachment.host,
-                    row=claimed.row_id,
-                    service_id=claimed.service_id,
-                    term=claimed.term,
-                    **{"hypervisor_hostname": wanted.name, **_shown(created)},
-                )
-                return
 
     def _judge(self, attachment: Attachment, records: Mapping[FenceKey, Record]) -> Verdict:
         row = attachment.row
@@ -216,12 +163,11 @@ class Lane:
                 "the database lost acknowledged writes", host=attachment.host, row=attachment.row_id
             )
         verdict = attachment.judge(record, self._owner)
-        if verdict is Verdict.KEPT:
-            self._tell_edit(attachment)
-        elif verdict is Verdict.LOST:
+        self._tell_edit(attachment, verdict)
+        if verdict is Verdict.LOST:
             self._log.warning("row or guard gone, claiming again", host=attachment.host)
             attachment.lose()
-        elif record is not None:
+        elif verdict is Verdict.FENCED and record is not None:
             error = attachment.fence(record)
             self._log.error(
                 "row fenced",
@@ -232,48 +178,43 @@ class Lane:
             )
         return verdict
 
-    def _tell_edit(self, attachment: Attachment) -> None:
+    def _tell_edit(self, attachment: Attachment, verdict: Verdict) -> None:
         edit = attachment.edit
-        if edit is not None and edit.is_news:
+        if edit is None or not edit.is_news:
+            return
+        if verdict is Verdict.KEPT:
             self._log.warning(
                 "row changed by another program",
                 host=attachment.host,
                 row=attachment.row_id,
-                found=_shown(edit.found),
-                wanted=_shown(edit.wanted),
+                found=shown(edit.found),
+                wanted=shown(edit.wanted),
                 put_right=edit.repaired,
+            )
+        elif verdict is Verdict.REMOVED:
+            self._log.warning(
+                "row deleted again and again, left so for now",
+                host=attachment.host,
+                row=attachment.row_id,
             )
 
     def _written(self, host: Attachment, write: RowWrite) -> None:
-        self._log.info("row written", host=host.host, row=write.row_id, **_shown(write.values))
-
-    def _refuse(self, attachment: Attachment, error: StatementError) -> None:
-        attachment.refuse()
-        self._log.error(
-            "row left out until its values change",
-            host=attachment.host,
-            code=error.code,
-            reason=error.reason,
-        )
+        self._log.info("row written", host=host.host, row=write.row_id, **shown(write.values))
 
 
 def _record(row: Row) -> Record:
-    node, service, term, seq, owner, row_id, deleted, *values = row
+    node, service, term, seq, owner, guarded_at, row_id, deleted, updated_at, *values = row
     live = row_id is not None and deleted == 0
     columns: Values = dict(zip(OWNED_COLUMNS, values, strict=True))
-    return Record(FenceKey(node, service), row_id, term, seq, owner, live, columns)
+    key = FenceKey(node, service)
+    return Record(key, row_id, term, seq, owner, guarded_at, live, updated_at, columns)
+
+
+def _sight(row: Row) -> Sight:
+    node, service, term, owner, state, last_sign, silent = row
+    return Sight(FenceKey(node, service), term, owner, state, last_sign, bool(silent))
 
 
 def _doubt(hosts: Sequence[Attachment], batch: Sequence[RowWrite]) -> None:
     for host, write in zip(hosts, batch, strict=True):
         host.doubt(write)
-
-
-def _shown(values: Values) -> Values:
-    """For the log: cpu_info is several KiB of JSON, so enough of it to tell what it is."""
-    return {
-        column: value[:_LONGEST_LOGGED] + "…"
-        if isinstance(value, str) and len(value) > _LONGEST_LOGGED
-        else value
-        for column, value in values.items()
-    }

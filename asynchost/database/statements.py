@@ -15,8 +15,11 @@ from asynchost.database.schema import FENCE, OWNED_COLUMNS, SERVICES, TABLE, quo
 
 ROWS_PER_STATEMENT = 200
 """Batching is worth twenty times, and a batch of a hundred takes nearly all of it."""
+_NOW = "UTC_TIMESTAMP(6)"
 _STAMPS = "t.updated_at = UTC_TIMESTAMP(), f.updated_at = UTC_TIMESTAMP(6)"
 LIVE = "(deleted = 0 OR deleted IS NULL)"
+STOPPED = "stopped"
+"""The state of a row whose owner has let go of it: it will not write it any more."""
 
 
 class FenceKey(NamedTuple):
@@ -44,6 +47,12 @@ class Sign(NamedTuple):
     term: int
     state: str
     stale_microseconds: int | None
+
+
+def short_name(name: str) -> str | None:
+    """A host's name up to the first dot; None for an address, whose beginning is no name."""
+    short = name.partition(".")[0]
+    return None if short.isdecimal() else short
 
 
 def literal(value: Value) -> str:
@@ -115,78 +124,94 @@ def renew(signs: Sequence[Sign], owner: str) -> str:
 
 
 def read_back(keys: Sequence[FenceKey]) -> str:
-    """What the database holds for these hosts: fence columns, then ``t.id``, ``t.deleted`` and
-    the owned columns. The row's part is NULL where the row is gone."""
+    """What the database holds for these hosts: fence columns, then ``t.id``, ``t.deleted``,
+    ``t.updated_at`` and the owned columns. The row's part is NULL where the row is gone."""
     columns = ", ".join(f"t.{column}" for column in OWNED_COLUMNS)
     return (
-        f"SELECT f.node, f.service, f.term, f.seq, f.owner, t.id, t.deleted, {columns}"
-        f" FROM {FENCE} f LEFT JOIN {TABLE} t ON t.id = f.cn_id"
-        f" WHERE (f.node, f.service) IN ({_listed(keys)})"
+        f"SELECT f.node, f.service, f.term, f.seq, f.owner, f.updated_at,"
+        f" t.id, t.deleted, t.updated_at, {columns}"
+        f" FROM {FENCE} f LEFT JOIN {TABLE} t ON t.id = f.cn_id WHERE {_among('f.', keys)}"
     )
 
 
-def living_owners(keys: Sequence[FenceKey], silent_seconds: float) -> str:
-    """Which of these guards have an owner that was not stopped and gave a sign of life within
-    ``silent_seconds``, by the server's clock."""
-    silent = f"INTERVAL {int(silent_seconds * 1_000_000):d} MICROSECOND"
+def read_guards(keys: Sequence[FenceKey], silent_seconds: float) -> str:
+    """What a standby looks at: who owns these rows, the last sign of life, and whether that is
+    ``silent_seconds`` ago by the server's clock."""
     return (
-        f"SELECT node, service FROM {FENCE} WHERE (node, service) IN ({_listed(keys)})"
-        " AND cn_id IS NOT NULL AND state <> 'stopped'"
-        f" AND GREATEST(seen_at, updated_at) >= UTC_TIMESTAMP(6) - {silent}"
+        f"SELECT node, service, term, owner, state, GREATEST(seen_at, updated_at),"
+        f" {_silent(silent_seconds)} FROM {FENCE} WHERE {_among('', keys)}"
     )
 
 
-def live_rows(name: str) -> str:
-    """The rows that may be a host's: not soft-deleted, with this name."""
+def live_rows(names: Sequence[str]) -> str:
+    """The rows that may be these hosts': not soft-deleted, with one of the names.
+
+    One statement for many names: the original table has no index on them, so that each look is
+    a look at every row.
+    """
     return (
-        f"SELECT id, service_id, deleted FROM {TABLE}"
-        f" WHERE hypervisor_hostname = {literal(name)} AND {LIVE} ORDER BY id"
+        f"SELECT hypervisor_hostname, id, service_id, deleted FROM {TABLE}"
+        f" WHERE hypervisor_hostname IN ({', '.join(map(literal, names))}) AND {LIVE} ORDER BY id"
     )
 
 
-def take_fence(key: FenceKey, owner: str, known_term: int) -> str:
-    """The first statement of a claim: writes the fence row, and so waits for any other claim.
+def take_fences(known_terms: Mapping[FenceKey, int], owner: str) -> str:
+    """The first statement of a claim: writes the fence rows, and so waits for any other claim.
 
-    ``known_term`` is the highest term this agent ever held for the host, 0 at first: after a
+    For each key comes the highest term that this agent ever knew of, 0 at first: after a
     deleted guard row or a restored backup the new term must not be one that was used before.
     """
-    now = "UTC_TIMESTAMP(6)"
+    rows = ", ".join(
+        f"({literal(key.node)}, {literal(key.service)}, {term + 1:d}, 0, {literal(owner)},"
+        f" 'fresh', {_NOW}, {_NOW})"
+        for key, term in known_terms.items()
+    )
     return (
         f"INSERT INTO {FENCE} (node, service, term, seq, owner, state, seen_at, updated_at)"
-        f" VALUES ({literal(key.node)}, {literal(key.service)}, {known_term + 1:d}, 0,"
-        f" {literal(owner)}, 'fresh', {now}, {now})"
-        f" ON DUPLICATE KEY UPDATE term = GREATEST(term, {known_term:d}) + 1, seq = 0,"
-        f" owner = {literal(owner)}, state = 'fresh', stale_since = NULL,"
-        f" seen_at = {now}, updated_at = {now}"
+        f" VALUES {rows} ON DUPLICATE KEY UPDATE term = GREATEST(term + 1, VALUES(term)),"
+        f" {_taken(owner)}"
     )
 
 
-def read_fence(key: FenceKey) -> str:
-    """The claimed fence row, its key as it is stored."""
-    return f"SELECT node, service, cn_id, term FROM {FENCE} WHERE {_is(key)}"
+def take_silent_fence(key: FenceKey, owner: str, known_term: int, silent_seconds: float) -> str:
+    """The first statement of a standby's claim: matches nothing where the owner is alive.
+
+    A row that is ours already is the same claim, tried before, whose answer was lost.
+    """
+    return (
+        f"UPDATE {FENCE} SET term = GREATEST(term, {known_term:d}) + 1, {_taken(owner)}"
+        f" WHERE {_is(key)} AND (state = '{STOPPED}' OR owner = {literal(owner)}"
+        f" OR {_silent(silent_seconds)})"
+    )
 
 
-def adopt(row_id: int) -> str:
-    """Locks a live row and gives it ``deleted = 0``; matches nothing where it is gone."""
+def read_fences(keys: Sequence[FenceKey]) -> str:
+    """The claimed fence rows, their keys as they are stored."""
+    return f"SELECT node, service, cn_id, term FROM {FENCE} WHERE {_among('', keys)}"
+
+
+def adopt(row_ids: Sequence[int]) -> str:
+    """Locks live rows and gives them ``deleted = 0``; matches none that is gone."""
     # updated_at first: assignments of one table's UPDATE see what stands to their left.
     return (
         f"UPDATE {TABLE} SET updated_at = IF(deleted IS NULL, UTC_TIMESTAMP(), updated_at),"
-        f" deleted = 0 WHERE id = {row_id:d} AND {LIVE}"
+        f" deleted = 0 WHERE {_ids('id', row_ids)} AND {LIVE}"
     )
 
 
-def read_row(row_id: int) -> str:
-    """The owned columns of one row."""
-    return f"SELECT {', '.join(OWNED_COLUMNS)} FROM {TABLE} WHERE id = {row_id:d}"
+def read_rows(row_ids: Sequence[int]) -> str:
+    """The ids and the owned columns of these rows."""
+    return f"SELECT id, {', '.join(OWNED_COLUMNS)} FROM {TABLE} WHERE {_ids('id', row_ids)}"
 
 
-def nova_services(name: str, alive_seconds: int) -> str:
-    """Nova's compute services that may be this host's: id, host, and whether it gave a sign of
+def nova_services(names: Sequence[str], alive_seconds: int) -> str:
+    """Nova's compute services that may be these hosts': id, host, and whether it gave a sign of
     life within so many seconds, by the server's clock."""
-    short = name.partition(".")[0]
-    same = f"host = {literal(name)}"
-    if not short.isdecimal():  # the beginning of an address is no name
-        same += f" OR SUBSTRING_INDEX(host, '.', 1) = {literal(short)}"
+    same = f"host IN ({', '.join(map(literal, names))})"
+    shorts = [short for name in names if (short := short_name(name)) is not None]
+    if shorts:
+        listed = ", ".join(map(literal, shorts))
+        same += f" OR SUBSTRING_INDEX(host, '.', 1) IN ({listed})"
     return (
         "SELECT id, host,"
         f" COALESCE(updated_at >= UTC_TIMESTAMP() - INTERVAL {alive_seconds:d} SECOND, 0)"
@@ -205,28 +230,46 @@ def insert(values: Mapping[str, Value], service_id: int, further: Mapping[str, s
     )
 
 
-def evict_fence(key: FenceKey, row_id: int, owner: str) -> str:
-    """Takes the row from a fence row of another key (its ``service_id`` was edited since).
+def evict_fences(pointed: Mapping[FenceKey, int], owner: str) -> str:
+    """Takes rows from fence rows of other keys (their ``service_id`` was edited since).
 
     The term goes up as well, so that the agent which held it finds itself fenced.
     """
     return (
         f"UPDATE {FENCE} SET cn_id = NULL, term = term + 1, owner = {literal(owner)}"
-        f" WHERE cn_id = {row_id:d} AND NOT ({_is(key)})"
+        f" WHERE {_ids('cn_id', pointed.values())} AND NOT ({_among('', pointed)})"
     )
 
 
-def point_fence(key: FenceKey, row_id: int) -> str:
-    """Says which row the fence row guards: the claim's last statement."""
-    return f"UPDATE {FENCE} SET cn_id = {row_id:d} WHERE {_is(key)}"
-
-
-def _listed(keys: Iterable[FenceKey]) -> str:
-    return ", ".join(f"({literal(key.node)}, {literal(key.service)})" for key in keys)
+def point_fences(pointed: Mapping[FenceKey, int]) -> str:
+    """Says which row each fence row guards: the claim's last statement. No two of one node."""
+    cases = " ".join(f"WHEN {literal(key.node)} THEN {row_id:d}" for key, row_id in pointed.items())
+    return f"UPDATE {FENCE} SET cn_id = CASE node {cases} END WHERE {_among('', pointed)}"
 
 
 def _is(key: FenceKey) -> str:
     return f"node = {literal(key.node)} AND service = {literal(key.service)}"
+
+
+def _among(prefix: str, keys: Iterable[FenceKey]) -> str:
+    listed = ", ".join(f"({literal(key.node)}, {literal(key.service)})" for key in keys)
+    return f"({prefix}node, {prefix}service) IN ({listed})"
+
+
+def _ids(column: str, row_ids: Iterable[int]) -> str:
+    return f"{column} IN ({', '.join(f'{row_id:d}' for row_id in row_ids)})"
+
+
+def _silent(seconds: float) -> str:
+    ago = f"{_NOW} - INTERVAL {round(seconds * 1_000_000):d} MICROSECOND"
+    return f"GREATEST(seen_at, updated_at) < {ago}"
+
+
+def _taken(owner: str) -> str:
+    return (
+        f"seq = 0, owner = {literal(owner)}, state = 'fresh', stale_since = NULL,"
+        f" seen_at = {_NOW}, updated_at = {_NOW}"
+    )
 
 
 def _constants(write: RowWrite) -> tuple[str, ...]:

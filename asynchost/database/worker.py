@@ -5,36 +5,42 @@ writer's. Memory: one entry for each attached host, however long an outage lasts
 """
 
 import asyncio
+import math
 import os
 import random
 import secrets
 import socket
 from collections.abc import Callable
+from itertools import islice
 
 from asynchost.backoff import Backoff
 from asynchost.database import inspection
 from asynchost.database.alarm import Alarm
 from asynchost.database.attachment import Attachment
+from asynchost.database.claims import Setback
 from asynchost.database.classify import Kind, is_known
 from asynchost.database.dry_lane import DryLane
 from asynchost.database.endpoints import first_that_serves
-from asynchost.database.lane import Lane, Setback
+from asynchost.database.lane import Lane
 from asynchost.database.refusal import refusal
 from asynchost.database.session import Session
-from asynchost.database.settings import WriterSettings
+from asynchost.database.settings import WhenFenced, WriterSettings
+from asynchost.database.status import WriterStatus
 from asynchost.database.url import DatabaseUrl, Endpoint
 from asynchost.errors import AsynchostError, DatabaseRefusedError, DatabaseUnavailableError
 from asynchost.log import get_logger
 
 _NEVER = float("inf")
-_CLAIMS_PER_TURN = 50
+_CLAIMS_PER_TURN = 200
 """Bounds how long the rows that are owned already wait while many are claimed."""
+_RENEWALS_PER_TICK = 200
+"""Bounds how long a write waits for signs of life and reading back."""
+_LOOKS_PER_RENEWAL = 12
+"""How soon a standby takes over what was let go of: within five seconds, by default."""
 _UNKNOWN_ENDURED = 3
 """An error that nobody has classified is taken for an outage so often; then somebody must look."""
 _RESOURCES_SECONDS = 10.0
 """A full disk does not empty itself sooner."""
-_RENEWALS_MISSED = 3
-"""After so many an agent that says nothing is taken for dead."""
 _LAST_RETRY_SECONDS = 0.1
 """The pause between attempts while closing, whose number the shutdown deadline bounds."""
 LISTED = 10
@@ -64,6 +70,8 @@ class Worker:
         self._alarm = Alarm()
         self._closing = asyncio.Event()
         self._lane: Lane | None = None
+        self._past_edits = 0
+        """Foreign edits of hosts that were detached."""
         self._was_accepted = False
         self._unknown: tuple[int | None, int] = (None, 0)
         """The last error's code, if it is in no list, and how often it came in a row."""
@@ -78,6 +86,19 @@ class Worker:
         """Whether :meth:`stop` was called."""
         return self._closing.is_set()
 
+    @property
+    def status(self) -> WriterStatus:
+        """The present state of all hosts, and what was counted so far."""
+        hosts = self.attachments
+        return WriterStatus(
+            hosts=len(hosts),
+            owned=sum(attachment.row is not None for attachment in hosts),
+            dirty=sum(attachment.dirty for attachment in hosts),
+            standing_by=sum(attachment.standby is not None for attachment in hosts),
+            given_up=sum(attachment.error is not None for attachment in hosts),
+            foreign_edits=self._past_edits + sum(a.foreign_edits for a in hosts),
+        )
+
     def touched(self, attachment: Attachment) -> None:
         """This host may have to be written at its ``due_at``."""
         if attachment in self.attachments:
@@ -86,7 +107,9 @@ class Worker:
 
     def remove(self, attachment: Attachment) -> None:
         """Write this host no more."""
-        self.attachments.pop(attachment, None)
+        if attachment in self.attachments:
+            self._past_edits += attachment.foreign_edits
+            del self.attachments[attachment]
         self._pending.discard(attachment)
 
     def request_flush(self) -> asyncio.Future[None]:
@@ -155,6 +178,7 @@ class Worker:
         self._was_accepted = True
         self._reported_down = False
         for attachment in self.attachments:
+            attachment.look_away()
             attachment.touch()
         return lane
 
@@ -246,9 +270,9 @@ class Worker:
         Returns the lane in use at the end.
         """
         loop = asyncio.get_running_loop()
-        interval = self._settings.renewal_interval_seconds
         # A random phase, so that agents which lost one server together do not tick together.
-        renew_at = loop.time() + random.random() * interval  # noqa: S311
+        renew_at = loop.time() + random.random() * self._renewal_gap_seconds  # noqa: S311
+        look_at = loop.time() if self._settings.when_fenced == WhenFenced.WAIT else _NEVER
         retire_at = self._retires_at()
         while not self.closing:
             now = loop.time()
@@ -257,14 +281,17 @@ class Worker:
             self._release_flushes()
             if now >= renew_at:
                 await self._renew(lane)
-                renew_at = now + interval
+                renew_at = now + self._renewal_gap_seconds
+            if now >= look_at:
+                await lane.watch(self.attachments, self._settings.renewal_interval_seconds)
+                look_at = now + self._settings.renewal_interval_seconds / _LOOKS_PER_RENEWAL
             if now >= retire_at:
                 lane = await self._replace(lane)
                 retire_at = self._retires_at()
             # No await between here and the sleep: a ring in between would be lost.
             if not self._flushes and not self.closing:
                 next_at = min((a.due_at for a in self._pending), default=_NEVER)
-                await self._alarm.sleep(min(next_at, renew_at, retire_at))
+                await self._alarm.sleep(min(next_at, renew_at, look_at, retire_at))
         await self._turn(lane, list(self.attachments))
         while retrying := [a for a in self.attachments if a.retrying]:
             await asyncio.sleep(_LAST_RETRY_SECONDS)
@@ -274,15 +301,28 @@ class Worker:
         await lane.renew(self.attachments, stopped=True)
         return lane
 
+    @property
+    def _renewal_slices(self) -> int:
+        return max(1, math.ceil(len(self.attachments) / _RENEWALS_PER_TICK))
+
+    @property
+    def _renewal_gap_seconds(self) -> float:
+        return self._settings.renewal_interval_seconds / self._renewal_slices
+
     async def _renew(self, lane: Lane) -> None:
-        """Say that the hosts are watched, and mend what others did to rows that do not change."""
-        await lane.renew(self.attachments)
-        await lane.reconcile(self.attachments)
-        silent = _RENEWALS_MISSED * self._settings.renewal_interval_seconds
-        for attachment in await lane.orphans(self.attachments, silent):
-            self._log.warning("the owner is gone, claiming the row", host=attachment.host)
-            attachment.stand_in()
-        for attachment in self.attachments:
+        """Say that some hosts are watched, and mend what others did to rows that do not change.
+
+        All hosts have their turn once in each interval, evenly spread over it.
+        """
+        size = math.ceil(len(self.attachments) / self._renewal_slices)
+        hosts = list(islice(self.attachments, size))
+        for attachment in hosts:
+            # To the end of the line.
+            del self.attachments[attachment]
+            self.attachments[attachment] = None
+        await lane.renew(hosts)
+        await lane.reconcile(hosts)
+        for attachment in hosts:
             # Not those that are pending already: another touch would put their write off.
             if attachment.dirty and attachment not in self._pending:
                 attachment.touch()
@@ -297,14 +337,20 @@ class Worker:
 
     async def _turn(self, lane: Lane, due: list[Attachment]) -> None:
         """Write these hosts now: owned rows first, then those that must be claimed."""
+        # The rest of many is only set aside: looking at each in each turn would be quadratic.
+        unclaimed = [attachment for attachment in due if attachment.row is None]
+        later = set(unclaimed[_CLAIMS_PER_TURN:])
+        for attachment in later:
+            if not attachment.retrying:
+                attachment.retry()
+        due = [attachment for attachment in due if attachment not in later]
         for attachment in due:
             attachment.take()
             self._pending.discard(attachment)
         try:
             setbacks = await lane.flush(due)
-            unclaimed = [a for a in due if a.wanted() is not None]
-            if unclaimed:
-                claimed = unclaimed[:_CLAIMS_PER_TURN]
+            claimed = unclaimed[:_CLAIMS_PER_TURN]
+            if claimed:
                 setbacks += await lane.claim(claimed, self._held())
                 setbacks += await lane.flush(claimed)
             if moved := [a for a in due if a.state_moved]:
@@ -313,8 +359,6 @@ class Worker:
             for attachment in due:
                 attachment.retry()
             raise
-        for attachment in unclaimed[_CLAIMS_PER_TURN:]:
-            attachment.retry()
         self._backoff.reset()
         self._unknown = (None, 0)
         self._postpone(setbacks)

@@ -6,12 +6,13 @@ and which error its user gets to see. Must not: SQL, and when to write.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Self
 
-from asynchost.database.attachment import Attachment
-from asynchost.database.foreign_edits import OnForeignEdit
-from asynchost.database.settings import WhenFenced, WriterSettings
+from asynchost.database.attachment import Attachment, Surroundings
+from asynchost.database.settings import WriterSettings
+from asynchost.database.status import WriterStatus
 from asynchost.database.url import DatabaseUrl
 from asynchost.database.worker import LISTED, Worker, new_backoff
 from asynchost.debounce import Debouncer
@@ -50,7 +51,8 @@ class ComputeNodeWriter:
         self._settings = settings
         self._log = get_logger("asynchost.database")
         self._worker = Worker(DatabaseUrl.parse(url, password=password), settings, dry_run)
-        self._names: dict[tuple[str, int | None], Attachment] = {}
+        self._names: dict[str | tuple[str, int], Attachment] = {}
+        self._surroundings: Surroundings | None = None
         self._task: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
         self._noticed = asyncio.Event()
@@ -101,7 +103,22 @@ class ComputeNodeWriter:
                 )
             self._let_go()
 
-    def attach(self, source: SnapshotSource, *, service_id: int | None = None) -> Attachment:
+    @property
+    def status(self) -> WriterStatus:
+        """How it is doing: hosts owned, dirty, waited for and given up, and what was counted.
+
+        Looks at every host: meant for people and metrics, not for a loop.
+        """
+        return self._worker.status
+
+    def attach(
+        self,
+        source: SnapshotSource,
+        *,
+        service_id: int | None = None,
+        quiet_seconds: float | None = None,
+        maximum_delay_seconds: float | None = None,
+    ) -> Attachment:
         """Keep the row of ``source`` true from now on; may be called before entering.
 
         The row is found, adopted or created as soon as the source has a complete snapshot.
@@ -115,25 +132,26 @@ class ComputeNodeWriter:
         if self._worker.closing or (self._task is not None and self._task.done()):
             raise ClosedError("the writer")
         name = source.snapshot().name
-        other = None if name is None else self._names.get((name, service_id))
+        other = None if name is None else self._names.get(_identity(name, service_id))
         if name is not None and other is not None:
             raise RowConflictError(name, (other.host, source.host))
         settings = self._settings
-        attachment = Attachment(
-            source,
-            service_id,
-            Debouncer(settings.quiet_seconds, settings.maximum_delay_seconds),
-            new_backoff(settings),
-            on_foreign_edit=OnForeignEdit(settings.on_foreign_edit),
-            beside_nova=settings.beside_nova,
-            waits_when_fenced=settings.when_fenced == WhenFenced.WAIT,
-            clock=asyncio.get_running_loop().time,
-            touched=self._worker.touched,
-            failed=self._fail,
-        )
+        if self._surroundings is None:
+            self._surroundings = Surroundings(
+                settings,
+                asyncio.get_running_loop().time,
+                partial(new_backoff, settings),
+                self._worker.touched,
+                self._fail,
+            )
+        quiet = settings.quiet_seconds if quiet_seconds is None else quiet_seconds
+        maximum = settings.maximum_delay_seconds
+        if maximum_delay_seconds is not None:
+            maximum = maximum_delay_seconds
+        attachment = Attachment(source, service_id, Debouncer(quiet, maximum), self._surroundings)
         self._worker.attachments[attachment] = None
         if name is not None:
-            self._names[name, service_id] = attachment
+            self._names[_identity(name, service_id)] = attachment
         attachment.touch()
         return attachment
 
@@ -141,9 +159,10 @@ class ComputeNodeWriter:
         """Stop writing a host; what is dirty stays unwritten, so :meth:`flush` first."""
         attachment.close()
         self._worker.remove(attachment)
-        name = attachment.given_name
-        if name is not None and self._names.get((name, attachment.service_id)) is attachment:
-            del self._names[name, attachment.service_id]
+        if attachment.given_name is not None:
+            identity = _identity(attachment.given_name, attachment.service_id)
+            if self._names.get(identity) is attachment:
+                del self._names[identity]
 
     async def flush(self) -> None:
         """Write what is dirty now, without waiting for quiet; returns when it is acknowledged.
@@ -195,3 +214,8 @@ class ComputeNodeWriter:
 def _reason_of_end(task: asyncio.Task[None] | None) -> BaseException | None:
     """Why it ended, if not because it was told to."""
     return None if task is None or not task.done() or task.cancelled() else task.exception()
+
+
+def _identity(name: str, service_id: int | None) -> str | tuple[str, int]:
+    """What no two hosts may share; the bare name, which takes no memory, where that is all."""
+    return name if service_id is None else (name, service_id)

@@ -47,6 +47,7 @@ PUBLIC = [
     "UsageDelta",
     "WhenFenced",
     "WriterSettings",
+    "WriterStatus",
     "quiet_libvirt",
 ]
 

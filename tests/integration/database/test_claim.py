@@ -8,7 +8,7 @@ from asynchost.database.claim import claim
 from asynchost.database.identity import Claim, How, Wanted
 from asynchost.database.rows import RowEncoder, Values
 from asynchost.database.session import Session
-from asynchost.database.statements import FenceKey, RowWrite, take_fence, update
+from asynchost.database.statements import FenceKey, RowWrite, take_fences, update
 from asynchost.database.url import DatabaseUrl
 from asynchost.errors import AmbiguousRowError, RowConflictError
 from asynchost.testing import FakeHost
@@ -27,12 +27,13 @@ def values_of(name: str) -> Values:
 
 
 def wanted(name: str = "node", service_id: int | None = None, known_term: int = 0) -> Wanted:
-    return Wanted(name, service_id, values_of(name), known_term, name)
+    return Wanted(name, service_id, values_of(name), known_term, host=name)
 
 
 async def claim_once(database: Database, what: Wanted, owner: str = "me") -> Claim:
     async with await connect(database) as session:
-        return await claim(session, what, owner, {})
+        (claimed,) = await claim(session, [what], owner, {})
+        return claimed
 
 
 async def test_a_missing_row_is_created_with_every_column(database: Database) -> None:
@@ -134,9 +135,9 @@ async def test_a_row_held_by_another_host_of_this_process_is_a_conflict(
 ) -> None:
     """The error names both, and the term of the one that has it is not touched."""
     async with await connect(database) as session:
-        first = await claim(session, wanted("node"), "me", {})
+        (first,) = await claim(session, [wanted("node")], "me", {})
         with pytest.raises(RowConflictError) as caught:
-            await claim(session, wanted("node"), "me", {first.row_id: "qemu:///system"})
+            await claim(session, [wanted("node")], "me", {first.row_id: "qemu:///system"})
         assert caught.value.hosts == ("qemu:///system", "node")
     assert database.fences()[0]["term"] == first.term
 
@@ -147,8 +148,9 @@ async def test_agents_that_start_at_once_make_one_row_each(database: Database) -
     async def agent(number: int) -> list[Claim]:
         async with await connect(database) as session:
             return [
-                await claim(session, wanted(f"n{host}"), f"agent {number}", {})
+                claimed
                 for host in range(HOSTS)
+                for claimed in await claim(session, [wanted(f"n{host}")], f"agent {number}", {})
             ]
 
     async with asyncio.TaskGroup() as group:
@@ -167,7 +169,7 @@ async def test_a_claim_whose_session_dies_leaves_nothing(database: Database) -> 
     """A half-done claim is rolled back with its connection: the next one creates the row."""
     session = await connect(database)
     await session.write("START TRANSACTION")
-    await session.write(take_fence(FenceKey("node", "0"), "dead", 0))
+    await session.write(take_fences({FenceKey("node", "0"): 0}, "dead"))
     session.abort()
     claimed = await claim_once(database, wanted())
     assert (claimed.how, claimed.term) == (How.CREATED, 1)
@@ -203,8 +205,9 @@ async def test_an_outdated_write_does_not_land(
     async with await connect(database) as session:
         ids = []
         for number in range(rows):
-            await claim(session, wanted(f"n{number}"), "before", {})
-            ids.append((await claim(session, wanted(f"n{number}"), "me", {})).row_id)
+            await claim(session, [wanted(f"n{number}")], "before", {})
+            (claimed,) = await claim(session, [wanted(f"n{number}")], "me", {})
+            ids.append(claimed.row_id)
         good = [RowWrite(row_id, 2, 5, {"vcpus_used": 5}) for row_id in ids]
         assert await session.write(update(good, "me")) == 2 * rows
         assert await session.write(update(good, "me")) == 2 * rows, "a repeated write matches"

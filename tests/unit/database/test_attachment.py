@@ -1,18 +1,24 @@
 """One host's place in a writer: what is planned, and what an answer means."""
 
+from datetime import datetime, timedelta
+
 import pytest
 
 from asynchost.backoff import Backoff
-from asynchost.database.attachment import Attachment, Record, Verdict
+from asynchost.database.attachment import Attachment, Surroundings
 from asynchost.database.foreign_edits import OnForeignEdit
 from asynchost.database.identity import Claim, How
+from asynchost.database.records import Record, Verdict
 from asynchost.database.rows import RowEncoder, Values
+from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.statements import FenceKey
+from asynchost.database.vigil import Sight
 from asynchost.debounce import Debouncer
 from asynchost.errors import AsynchostError, FencedError
 from asynchost.testing import FakeHost
 
 KEY = FenceKey("node", "0")
+NOW = datetime(2026, 5, 4, 3, 2, 1)  # noqa: DTZ001 - as the driver gives it, in UTC
 
 
 class Bench:
@@ -23,7 +29,7 @@ class Bench:
         quiet_seconds: float = 1.0,
         *,
         on_foreign_edit: OnForeignEdit = OnForeignEdit.REPAIR,
-        waits_when_fenced: bool = False,
+        when_fenced: WhenFenced = WhenFenced.EXIT,
     ) -> None:
         self.now = 100.0
         self.host = FakeHost("node")
@@ -33,13 +39,13 @@ class Bench:
             self.host,
             None,
             Debouncer(quiet_seconds, 5.0),
-            Backoff(lambda: 1.0, initial_seconds=2.0),
-            on_foreign_edit=on_foreign_edit,
-            waits_when_fenced=waits_when_fenced,
-            beside_nova=False,
-            clock=lambda: self.now,
-            touched=self._touch,
-            failed=self.failures.append,
+            Surroundings(
+                WriterSettings(on_foreign_edit=on_foreign_edit, when_fenced=when_fenced),
+                clock=lambda: self.now,
+                new_backoff=lambda: Backoff(lambda: 1.0, initial_seconds=2.0),
+                touched=self._touch,
+                failed=self.failures.append,
+            ),
         )
 
     def _touch(self, _: Attachment) -> None:
@@ -54,7 +60,8 @@ class Bench:
         self.attachment.own(Claim(17, 0, KEY, term, How.ADOPTED, values))
 
     def record(self, **differing: object) -> Record:
-        return Record(KEY, 17, 1, 0, "me", True, self.values)._replace(**differing)
+        record = Record(KEY, 17, 1, 0, "me", NOW, True, NOW, self.values)
+        return record._replace(**differing)
 
 
 def test_a_change_is_due_after_the_quiet_time() -> None:
@@ -250,17 +257,86 @@ def test_what_is_only_told_is_written_when_it_changes_by_itself() -> None:
 
 def test_a_fenced_host_that_stands_by_wants_nothing_until_the_owner_is_gone() -> None:
     """It is no failure; it is claimed again with a higher term than any it knew."""
-    bench = Bench(waits_when_fenced=True)
+    bench = Bench(when_fenced=WhenFenced.WAIT)
     bench.own(term=3)
     bench.attachment.fence(bench.record(term=4, owner="rival"))
     assert bench.failures == []
-    assert bench.attachment.standby == KEY
+    assert (bench.attachment.standby, bench.attachment.watched) == (KEY, KEY)
     bench.host.start()
     assert (bench.attachment.wanted(), bench.attachment.dirty) == (None, False)
-    bench.attachment.stand_in()
+    sight = Sight(KEY, 6, "rival", "fresh", NOW, silent=True)
+    assert not bench.attachment.look(sight, "me")
+    bench.now += 180.0
+    assert bench.attachment.look(sight, "me")
     wanted = bench.attachment.wanted()
     assert wanted is not None
-    assert wanted.known_term == 3
+    assert (wanted.known_term, wanted.silent_seconds) == (6, 180.0)
+    bench.attachment.yield_row()
+    assert (bench.attachment.wanted(), bench.attachment.dirty) == (None, False)
+    bench.own(term=8)
+    assert (bench.attachment.standby, bench.attachment.term) == (None, 8)
+
+
+def test_an_outage_ends_what_a_standby_has_seen() -> None:
+    """It looks anew, also where it was about to claim."""
+    bench = Bench(when_fenced=WhenFenced.WAIT)
+    bench.own()
+    bench.attachment.fence(bench.record(term=2, owner="rival"))
+    sight = Sight(KEY, 2, "rival", "stopped", NOW, silent=False)
+    assert bench.attachment.look(sight, "me")
+    assert bench.attachment.watched is None
+    bench.attachment.look_away()
+    assert (bench.attachment.wanted(), bench.attachment.watched) == (None, KEY)
+
+
+def test_a_row_that_others_delete_is_made_anew_three_times_an_hour() -> None:
+    """Then it is left so, nothing is dirty and nothing is wanted, until the hour is over."""
+    bench = Bench()
+    for _ in range(3):
+        bench.own()
+        assert bench.attachment.judge(bench.record(live=False), "me") is Verdict.LOST
+        bench.attachment.lose()
+        assert bench.attachment.wanted() is not None
+    bench.own()
+    for is_news in (True, False):
+        assert bench.attachment.judge(bench.record(live=False), "me") is Verdict.REMOVED
+        assert bench.attachment.edit is not None
+        assert bench.attachment.edit.is_news is is_news
+    bench.host.start()
+    assert (bench.attachment.plan(), bench.attachment.dirty) == (None, False)
+    assert bench.attachment.foreign_edits == 4
+    bench.now += 3600.0
+    assert bench.attachment.judge(bench.record(live=False), "me") is Verdict.LOST
+
+
+def test_a_deleted_row_that_somebody_brings_back_is_written_again() -> None:
+    """Or whose guard is lost: whatever comes next begins anew."""
+    for record in ({}, None):
+        bench = Bench()
+        bench.own()
+        for _ in range(3):
+            bench.attachment.judge(bench.record(live=False), "me")
+        assert bench.attachment.judge(bench.record(live=False), "me") is Verdict.REMOVED
+        bench.host.start()
+        bench.attachment.judge(None if record is None else bench.record(**record), "me")
+        assert bench.attachment.dirty
+
+
+def test_a_row_that_went_back_in_time_is_put_right_though_edits_are_only_told() -> None:
+    """A restored backup is no edit, and nobody else would mend it."""
+    older = NOW - timedelta(seconds=1)
+    for known, found in (
+        ({}, {"updated_at": older}),
+        ({"updated_at": None}, {"updated_at": older, "guarded_at": NOW, "seq": 1}),
+    ):
+        bench = Bench(on_foreign_edit=OnForeignEdit.REPORT)
+        bench.own()
+        bench.attachment.judge(bench.record(**known), "me")
+        changed = {**bench.values, "vcpus": 3}
+        bench.attachment.judge(bench.record(values=changed, **found), "me")
+        assert bench.attachment.edit is not None
+        assert bench.attachment.edit.repaired
+        assert bench.attachment.dirty
 
 
 def test_setbacks_are_spaced_out_until_one_succeeds() -> None:

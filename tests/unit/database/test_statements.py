@@ -89,6 +89,6 @@ def test_signs_of_life_are_one_statement_sorted_by_id() -> None:
 
 def test_a_claim_passes_the_terms_that_were_held() -> None:
     """Created anew or raised, the term is above the known one."""
-    text = statements.take_fence(FenceKey("n'1", "0"), "me", 7)
+    text = statements.take_fences({FenceKey("n'1", "0"): 7}, "me")
     assert r"VALUES ('n\'1', '0', 8, 0," in text
-    assert "term = GREATEST(term, 7) + 1, seq = 0" in text
+    assert "term = GREATEST(term + 1, VALUES(term)), seq = 0" in text
