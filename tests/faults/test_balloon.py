@@ -59,6 +59,10 @@ def by_balloon(change: Change) -> bool:
     return (change.cause, change.detail) == (Cause.EVENT, "balloon change")
 
 
+ATTEMPTS = 8
+"""How many guests may be started until one read comes before its number."""
+
+
 async def test_memory_that_a_running_guest_gives_and_takes_is_counted_by_its_event(
     host: Host, database: Database
 ) -> None:
@@ -122,9 +126,15 @@ async def test_without_the_event_a_start_is_right_by_looking_again(
     settings = replace(EVENTS_ONLY, look_again_seconds=2.0)
     async with pipeline(host.daemon.uri(), database, settings) as pipe:
         recorder = Recorder(pipe.monitor)
-        guest = await host.start(memory_mb=10)
-        await pipe.agrees(Totals(1, 10, 1, 0))
-        await recorder.caught_up_with(pipe.monitor.usage)
+        # A read that a busy machine makes late sees the right number by itself.
+        for _ in range(ATTEMPTS):
+            guest = await host.start(memory_mb=10)
+            await pipe.agrees(Totals(1, 10, 1, 0))
+            await recorder.caught_up_with(pipe.monitor.usage)
+            if recorder.seen[-1].cause is Cause.LOOK_AGAIN:
+                break
+            await asyncio.to_thread(guest.destroy)
+            await pipe.agrees(Totals(0, 0, 0, 0))
         assert recorder.seen[-1].cause is Cause.LOOK_AGAIN
         await recorder.end()
     del guest
