@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -67,6 +68,11 @@ def _database_options(function: F) -> F:
         "With ?ssl_ca=FILE or ?ssl_mode=… it is TLS or nothing. "
         f"[or set {URL_VARIABLE}; there it may hold one]",
     )(function)
+
+
+def _choice(choices: type[StrEnum]) -> click.Choice[str]:
+    """One of the values; click would take the names of an enumeration."""
+    return click.Choice([choice.value for choice in choices])
 
 
 def _log_options(function: F) -> F:
@@ -136,8 +142,8 @@ def cli() -> None:
 )
 @click.option(
     "--when-fenced",
-    type=click.Choice(list(WhenFenced)),
-    default=WhenFenced.EXIT,
+    type=_choice(WhenFenced),
+    default=WhenFenced.EXIT.value,
     show_default=True,
     help="When another agent has claimed a row: give it up, or stand by until that one is gone.",
 )
@@ -148,8 +154,8 @@ def cli() -> None:
 )
 @click.option(
     "--foreign-edits",
-    type=click.Choice(list(OnForeignEdit)),
-    default=OnForeignEdit.REPAIR,
+    type=_choice(OnForeignEdit),
+    default=OnForeignEdit.REPAIR.value,
     show_default=True,
     help="When another program has changed a row: put it right, at most three times an hour, "
     "or only tell.",

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from asynchost.database import ComputeNodeWriter, WhenFenced, WriterSettings
 from asynchost.database.rows import RowEncoder
-from asynchost.errors import ClosedError, FencedError, RowConflictError
+from asynchost.errors import ClosedError, FencedError, InvalidSettingError, RowConflictError
 from asynchost.model import DiskUsage, HostSnapshot
 from asynchost.testing import FakeHost
 from tests.support.mariadb import Database
@@ -95,6 +95,25 @@ async def test_a_burst_is_one_write(database: Database) -> None:
         assert database.row()["vcpus_used"] == 40
         assert [log["event"] for log in logs] == ["row written"]
         assert database.fences()[0]["seq"] == 1
+
+
+async def test_each_host_may_have_its_own_delays(database: Database) -> None:
+    """One is written at once while the other may still wait for an hour."""
+    prompt, patient = FakeHost("prompt"), FakeHost("patient")
+    async with ComputeNodeWriter(database.url, settings=NEVER_BY_ITSELF) as writer:
+        writer.attach(prompt, quiet_seconds=0, maximum_delay_seconds=0)
+        writer.attach(patient)
+        with pytest.raises(InvalidSettingError, match="quiet_seconds: -1"):
+            writer.attach(FakeHost("wrong"), quiet_seconds=-1)
+        await writer.flush()
+        for host in (patient, prompt):
+            host.start(vcpus=3)
+        await eventually(
+            lambda: database.row("hypervisor_hostname = 'prompt'")["vcpus_used"] == 3, 30
+        )
+        assert database.row("hypervisor_hostname = 'patient'")["vcpus_used"] == 0
+        status = writer.status
+        assert (status.hosts, status.owned, status.dirty) == (2, 2, 1)
 
 
 async def test_each_flush_is_one_line_of_the_log(database: Database) -> None:

@@ -242,6 +242,27 @@ async def test_rows_that_others_take_over_are_given_up_one_by_one(
     assert running(database) == {"a": 0, "b": 1}
 
 
+async def test_a_standby_takes_over_from_an_agent_that_is_stopped(
+    database: Database, libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect
+) -> None:
+    """It does not end when it is fenced, writes nothing meanwhile, and then has the row again."""
+    arguments = asynchost(
+        *("run", "--connect", f"a={libvirtd.uri('test')}", "--database", database.url()),
+        *("--when-fenced", "wait"),
+    )
+    async with command(*arguments) as daemon:
+        await eventually(database.rows, 30)
+        database.execute("UPDATE asynchost_fence SET term = term + 1, owner = 'rival'")
+        xml = guests.guest_xml("one", vcpus=3, kind="test")
+        await asyncio.to_thread(guests.start, test_connection, xml)
+        await daemon.says("row fenced")
+        assert running(database) == {"a": 0}
+        database.execute("UPDATE asynchost_fence SET state = 'stopped'")
+        await eventually(lambda: running(database) == {"a": 1}, 30)
+        assert daemon.said("the owner is gone, claiming the row")
+        assert (await daemon.stops(signal.SIGTERM))[0] == 0
+
+
 async def test_the_password_comes_from_file_or_environment(
     database: Database, tmp_path: Path
 ) -> None:

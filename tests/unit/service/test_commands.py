@@ -31,6 +31,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ([*RUN, "--debounce", "-1"], ["--debounce: '-1'"]),
         ([*RUN, "--max-delay", "x"], ["--max-delay: 'x'"]),
         ([*RUN, "--audit-interval", "-1"], ["--audit-interval: '-1'"]),
+        ([*RUN, "--when-fenced", "fight"], ["--when-fenced", "'exit', 'wait'"]),
+        ([*RUN, "--foreign-edits", "x"], ["--foreign-edits", "'repair', 'report'"]),
         ([*RUN, "--service-id", "a"], ["--service-id: 'a'"]),
         ([*RUN, "--instances-path", "x"], ["--instances-path: 'x'"]),
         ([*RUN, "--database-password-file", "/nonexistent"], ["/nonexistent", "No such file"]),
