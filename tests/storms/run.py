@@ -29,7 +29,7 @@ from tests.storms.invariants import (
     wrong_at_rest,
 )
 from tests.storms.load import Load, StormHost
-from tests.storms.scene import Scene, scene
+from tests.storms.scene import Scene, one_server
 from tests.support.waiting import eventually
 
 SETTINGS = WriterSettings(
@@ -62,6 +62,7 @@ class Writer(Protocol):
 
 
 MakeWriter = Callable[[str], AbstractAsyncContextManager[Writer]]
+OpenScene = Callable[[Load, random.Random], AbstractAsyncContextManager[Scene]]
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class Plan:
     seed: int
     calm_seconds: float = 1.5
     """The longest pause between two faults of a kind."""
-    server: Mapping[str, Fault] = field(default_factory=lambda: SERVER)
-    network: Mapping[str, Fault] = field(default_factory=lambda: NETWORK)
+    server: Mapping[str, Fault[Any]] = field(default_factory=lambda: SERVER)
+    network: Mapping[str, Fault[Any]] = field(default_factory=lambda: NETWORK)
 
 
 @dataclass
@@ -122,7 +123,9 @@ def our_writer(url: str) -> ComputeNodeWriter:
     return ComputeNodeWriter(url, settings=SETTINGS)
 
 
-async def storm(plan: Plan, make_writer: MakeWriter = our_writer) -> Report:
+async def storm(
+    plan: Plan, make_writer: MakeWriter = our_writer, open_scene: OpenScene = one_server
+) -> Report:
     """Carry it out.
 
     :raises InvariantError: something did not hold; its text begins with the seed.
@@ -131,7 +134,7 @@ async def storm(plan: Plan, make_writer: MakeWriter = our_writer) -> Report:
     rng = random.Random(plan.seed)
     load = Load([StormHost(f"n{n:04}") for n in range(plan.hosts)], plan.rate, rng)
     with _logging_to(report.log):
-        async with scene(load, rng) as there:
+        async with open_scene(load, rng) as there:
             try:
                 await _storm(there, plan, report, make_writer)
             except InvariantError as error:
@@ -151,8 +154,9 @@ async def _storm(there: Scene, plan: Plan, report: Report, make_writer: MakeWrit
         async with asyncio.timeout(_CALM_SECONDS):
             await writer.flush()
         report.blocks_per_host = await _outage(there)
-        reader = Reader(there.database, load.versions)
-        reader.start()
+        readers = [Reader(database, load.versions) for database in there.databases]
+        for reader in readers:
+            reader.start()
         try:
             await _weather(there, plan, report)
             began = time.monotonic()
@@ -162,9 +166,11 @@ async def _storm(there: Scene, plan: Plan, report: Report, make_writer: MakeWrit
                 raise InvariantError([*str(error).splitlines(), *report.log.last]) from None
             report.right_after_seconds = time.monotonic() - began
         finally:
-            await asyncio.to_thread(reader.stop)
-    report.sampled = reader.samples
-    violations = await _recorded(there) + reader.violations + report.log.violations
+            for reader in readers:
+                await asyncio.to_thread(reader.stop)
+    report.sampled = sum(reader.samples for reader in readers)
+    violations = await _recorded(there) + report.log.violations
+    violations += [violation for reader in readers for violation in reader.violations]
     if report.blocks_per_host > _BLOCKS_PER_HOST:
         violations.append(f"an outage cost {report.blocks_per_host:.0f} blocks for each host")
     if violations:
@@ -177,8 +183,10 @@ async def _recorded(there: Scene) -> list[str]:
 
 
 async def _at_rest(there: Scene) -> bool:
-    rows = await there.execute("SELECT * FROM compute_nodes")
-    wrong = wrong_at_rest(rows, there.load.hosts)
+    wrong = []
+    for database in there.databases:
+        rows = await asyncio.to_thread(database.rows)
+        wrong += wrong_at_rest(rows, there.load.hosts)
     # What went wrong once is not made right by what comes later.
     if wrong and (recorded := await _recorded(there)):
         raise InvariantError([*recorded, *wrong])
@@ -187,8 +195,9 @@ async def _at_rest(there: Scene) -> bool:
 
 
 async def _outage(there: Scene) -> float:
-    """How many blocks of memory each host costs more, the server being silent and all moving."""
-    there.server.suspend()
+    """How many blocks of memory each host costs more, nothing being answered and all moving."""
+    for proxy in there.proxies:
+        proxy.hold()
     try:
         # The exceptions and tracebacks of an outage are there by then.
         there.load.move_all()
@@ -199,7 +208,8 @@ async def _outage(there: Scene) -> float:
             await asyncio.sleep(0)
         return (_blocks() - before) / len(there.load.hosts)
     finally:
-        there.server.resume()
+        for proxy in there.proxies:
+            proxy.release()
 
 
 def _blocks() -> int:
@@ -225,7 +235,7 @@ async def _weather(there: Scene, plan: Plan, report: Report) -> None:
 
 
 async def _faults(
-    there: Scene, faults: Mapping[str, Fault], calm_seconds: float, done: Counter[str]
+    there: Scene, faults: Mapping[str, Fault[Any]], calm_seconds: float, done: Counter[str]
 ) -> None:
     """One after another, each once before any comes again."""
     waiting: list[str] = []
