@@ -31,6 +31,9 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Carry out the storm that was asked for."""
     options = options_from()
+    if options.galera and (reason := galera.why_impossible()) is not None:
+        print(f"no cluster can be started: {reason}", file=sys.stderr)
+        return 2
     seed = random.randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
     plan = Plan(options.seconds, options.hosts, options.rate, seed)

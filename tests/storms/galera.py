@@ -16,16 +16,17 @@ from typing import Any
 
 import pymysql
 
-from asynchost.database import PrivateMariaDB
+from asynchost.database import ComputeNodeWriter, PrivateMariaDB, apply_schema
 from tests.storms.faults import Fault, among
-from tests.storms.load import Load
-from tests.storms.scene import WRITER, Scene, furnish
+from tests.storms.load import VERSION, Load, StormHost
+from tests.storms.scene import HURRIED, WRITER, Scene, furnish
 from tests.support.libvirtd_settings import free_tcp_port
 from tests.support.mariadb import Database
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
 NODES = 3
+_TWINS = 20
 SCRIPTS = "ASYNCHOST_GALERA_SCRIPTS"
 FAULTS: dict[str, Fault["ThreeNodes"]] = {}
 """What befalls a cluster."""
@@ -122,10 +123,6 @@ class ThreeNodes(Scene):
         super().__init__([Database(node, "nova") for node in nodes], proxies, *rest)
         self.nodes = nodes
 
-    async def execute(self, statement: str) -> list[dict[str, Any]]:
-        """A statement of an administrator, on a node that takes it."""
-        return await asyncio.to_thread(self.databases[0].execute, statement)
-
     def some(self, number: int) -> list[Node]:
         """So many nodes."""
         return self.rng.sample(self.nodes, number)
@@ -133,9 +130,8 @@ class ThreeNodes(Scene):
 
 def why_impossible() -> str | None:
     """Why no cluster can be started here; None if one can."""
-    scripts = os.environ.get(SCRIPTS)
-    if not _PROVIDER.exists() or scripts is None:
-        return "start it with ./dev storm --galera, which installs what a cluster needs"
+    if not _PROVIDER.exists() or SCRIPTS not in os.environ:
+        return "a cluster needs what ./dev storm --galera installs; start it so"
     return None
 
 
@@ -149,6 +145,8 @@ async def three_nodes(load: Load, rng: random.Random) -> AsyncIterator[ThreeNode
         nodes = [await stack.enter_async_context(Node(number, ports)) for number in range(NODES)]
         proxies = [stack.enter_context(Proxy(node.socket)) for node in nodes]
         await furnish(nodes[0])
+        Database(nodes[0], "mysql").execute("CREATE DATABASE twins")
+        await apply_schema(nodes[0].url("twins"))
         places = ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
         url = f"mysql://{WRITER}@{places}/nova"
         scene = ThreeNodes(nodes, proxies, url, load, rng)
@@ -238,3 +236,51 @@ async def rival_on_other_nodes(scene: ThreeNodes) -> None:
                 rival.close()
 
     await asyncio.gather(*(asyncio.to_thread(write, database) for database in scene.databases))
+
+
+@among(FAULTS)
+async def two_agents_at_once(scene: ThreeNodes) -> None:
+    """They start at the same moment on two nodes, for the same hosts: one row and one owner each.
+
+    In a database of their own, past the proxies.
+    """
+    nodes = scene.some(2)
+    names = [f"twin{scene.rng.randrange(10**9)}-{number}" for number in range(_TWINS)]
+    async with asyncio.timeout(_SYNCED_SECONDS), AsyncExitStack() as stack:
+        writers = [
+            await stack.enter_async_context(ComputeNodeWriter(node.url("twins"), settings=HURRIED))
+            for node in nodes
+        ]
+        hosts = [[StormHost(name) for name in names] for _ in writers]
+        attached = [
+            [writer.attach(host) for host in own]
+            for writer, own in zip(writers, hosts, strict=True)
+        ]
+        await asyncio.gather(*(writer.flush() for writer in writers))
+        for times, own in enumerate(hosts, start=1):
+            for host in own:
+                for _ in range(times):
+                    host.move()
+        await asyncio.gather(*(writer.flush() for writer in writers))
+        expected = {}
+        for name, *rivals in zip(names, *attached, strict=True):
+            alive = [number for number, each in enumerate(rivals) if each.error is None]
+            if len(alive) != 1:
+                scene.violations.append(f"{len(alive)} of two agents own {name}")
+            expected[name] = [hosts[number][0].version for number in alive]
+        try:
+            await eventually(lambda: _hold(scene.nodes, expected), 30)
+        except AssertionError as error:
+            scene.violations.append(f"two agents: {error}")
+
+
+async def _hold(nodes: list[Node], expected: dict[str, list[int]]) -> bool:
+    """Whether the live rows of these hosts are in these states, on each node."""
+    for node in nodes:
+        rows = await asyncio.to_thread(Database(node, "twins").rows, "deleted = 0")
+        found: dict[str, list[int]] = {name: [] for name in expected}
+        for row in rows:
+            if row["hypervisor_hostname"] in found:
+                found[row["hypervisor_hostname"]].append(row[VERSION])
+        assert found == expected, f"{found} instead of {expected}"
+    return True

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from asynchost.database import ComputeNodeWriter, WriterSettings
+from asynchost.database import ComputeNodeWriter
 from asynchost.model import SnapshotSource
 from tests.storms.faults import NETWORK, SERVER, Fault
 from tests.storms.invariants import (
@@ -29,19 +29,9 @@ from tests.storms.invariants import (
     wrong_at_rest,
 )
 from tests.storms.load import Load, StormHost
-from tests.storms.scene import Scene, one_server
+from tests.storms.scene import HURRIED, Scene, one_server
 from tests.support.waiting import eventually
 
-SETTINGS = WriterSettings(
-    # More than the second that it waits for a lock.
-    statement_deadline_seconds=1.5,
-    renewal_interval_seconds=1.0,
-    connection_age_seconds=5.0,
-    backoff_initial_seconds=0.05,
-    backoff_maximum_seconds=0.5,
-    refusal_retry_seconds=0.2,
-)
-"""A writer in a hurry: what takes minutes in its defaults takes a second here."""
 _CALM_SECONDS = 60.0
 """By then the rows must be right, once nothing moves and nothing breaks."""
 _OUTAGE_MOVES = 100
@@ -120,7 +110,7 @@ class Report:
 
 def our_writer(url: str) -> ComputeNodeWriter:
     """The one that must hold."""
-    return ComputeNodeWriter(url, settings=SETTINGS)
+    return ComputeNodeWriter(url, settings=HURRIED)
 
 
 async def storm(
@@ -169,7 +159,7 @@ async def _storm(there: Scene, plan: Plan, report: Report, make_writer: MakeWrit
             for reader in readers:
                 await asyncio.to_thread(reader.stop)
     report.sampled = sum(reader.samples for reader in readers)
-    violations = await _recorded(there) + report.log.violations
+    violations = await _recorded(there) + there.violations + report.log.violations
     violations += [violation for reader in readers for violation in reader.violations]
     if report.blocks_per_host > _BLOCKS_PER_HOST:
         violations.append(f"an outage cost {report.blocks_per_host:.0f} blocks for each host")
@@ -201,7 +191,7 @@ async def _outage(there: Scene) -> float:
     try:
         # The exceptions and tracebacks of an outage are there by then.
         there.load.move_all()
-        await asyncio.sleep(2 * SETTINGS.statement_deadline_seconds)
+        await asyncio.sleep(2 * HURRIED.statement_deadline_seconds)
         before = _blocks()
         for _ in range(_OUTAGE_MOVES):
             there.load.move_all()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pymysql
 
-from asynchost.database import PrivateMariaDB, apply_schema
+from asynchost.database import PrivateMariaDB, WriterSettings, apply_schema
 from asynchost.database.schema import grant_statements
 from tests.storms.load import VERSION, Load
 from tests.support.mariadb import Database
@@ -28,6 +28,17 @@ _SERVER = (
     "--innodb-buffer-pool-size=64M",
     "--max-connections=40",
 )
+
+HURRIED = WriterSettings(
+    # More than the second that it waits for a lock.
+    statement_deadline_seconds=1.5,
+    renewal_interval_seconds=1.0,
+    connection_age_seconds=5.0,
+    backoff_initial_seconds=0.05,
+    backoff_maximum_seconds=0.5,
+    refusal_retry_seconds=0.2,
+)
+"""A writer in a hurry: what takes minutes in its defaults takes a second here."""
 
 
 class Scene:
@@ -50,6 +61,8 @@ class Scene:
         self.rng = rng
         self.ended: Callable[[], bool] = lambda: False
         """Whether the time is over: then nothing is waited for that may never come."""
+        self.violations: list[str] = []
+        """What a fault itself found wrong."""
 
     async def execute(self, statement: str) -> list[dict[str, Any]]:
         """A statement of an administrator."""
