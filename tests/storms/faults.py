@@ -1,25 +1,27 @@
 """The faults of a storm, by name: each breaks something, and has mended it when it returns.
 
 May live here: one function for each fault. Must not: what must hold all the same. Two of them are
-at work at once, one of :data:`SERVER` and one of :data:`NETWORK`.
+at work at once, one of the servers' and one of :data:`NETWORK`. A cluster's are in ``galera``.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import pymysql
 
 from tests.storms.load import VERSION
-from tests.storms.scene import WRITER, Scene
-from tests.support.proxy import Waylaid
+from tests.storms.scene import WRITER, OneServer, Scene
+from tests.support.proxy import WHOLE_BYTES, Proxy, Waylaid
 from tests.support.waiting import eventually
 
-Fault = Callable[[Scene], Awaitable[None]]
+AnyScene = TypeVar("AnyScene", bound=Scene)
+Fault = Callable[[AnyScene], Awaitable[None]]
 
-SERVER: dict[str, Fault] = {}
-"""What befalls the server and its tables."""
-NETWORK: dict[str, Fault] = {}
+SERVER: dict[str, Fault[OneServer]] = {}
+"""What befalls a single server and its tables."""
+NETWORK: dict[str, Fault[Scene]] = {}
 """What befalls the bytes on their way."""
 
 _WRITE = f"{VERSION} = ".encode()
@@ -27,8 +29,10 @@ _WRITE = f"{VERSION} = ".encode()
 _DEADLINE_SECONDS = 10.0
 
 
-def _among(faults: dict[str, Fault]) -> Callable[[Fault], Fault]:
-    def register(fault: Fault) -> Fault:
+def among(faults: dict[str, Fault[AnyScene]]) -> Callable[[Fault[AnyScene]], Fault[AnyScene]]:
+    """Register a fault under its function's name."""
+
+    def register(fault: Fault[AnyScene]) -> Fault[AnyScene]:
         faults[fault.__name__.replace("_", " ")] = fault
         return fault
 
@@ -38,20 +42,20 @@ def _among(faults: dict[str, Fault]) -> Callable[[Fault], Fault]:
 # -- the server -------------------------------------------------------------------------------
 
 
-@_among(SERVER)
-async def sigkill(scene: Scene) -> None:
+@among(SERVER)
+async def sigkill(scene: OneServer) -> None:
     """What was acknowledged within the last second may be gone."""
     await scene.server.restart(crash=True)
 
 
-@_among(SERVER)
-async def restart(scene: Scene) -> None:
+@among(SERVER)
+async def restart(scene: OneServer) -> None:
     """In good order."""
     await scene.server.restart()
 
 
-@_among(SERVER)
-async def sigstop(scene: Scene) -> None:
+@among(SERVER)
+async def sigstop(scene: OneServer) -> None:
     """Connections stay open, nothing answers; then everything does."""
     scene.server.suspend()
     try:
@@ -60,8 +64,8 @@ async def sigstop(scene: Scene) -> None:
         scene.server.resume()
 
 
-@_among(SERVER)
-async def read_only(scene: Scene) -> None:
+@among(SERVER)
+async def read_only(scene: OneServer) -> None:
     """As a primary that has become a replica."""
     await scene.execute("SET GLOBAL read_only = 1")
     try:
@@ -70,18 +74,18 @@ async def read_only(scene: Scene) -> None:
         await scene.execute("SET GLOBAL read_only = 0")
 
 
-@_among(SERVER)
-async def kill_of_the_session(scene: Scene) -> None:
+@among(SERVER)
+async def kill_of_the_session(scene: OneServer) -> None:
     """Whatever it is doing."""
     for session in await _sessions(scene):
         with contextlib.suppress(pymysql.err.OperationalError):  # it has ended since
             await scene.execute(f"KILL {session}")
 
 
-@_among(SERVER)
-async def too_many_connections(scene: Scene) -> None:
+@among(SERVER)
+async def too_many_connections(scene: OneServer) -> None:
     """The writer loses its session and gets no other one."""
-    admin = scene.database.connect()
+    admin = scene.databases[0].connect()
     holders = []
     try:
         with admin.cursor() as cursor:
@@ -108,14 +112,14 @@ async def too_many_connections(scene: Scene) -> None:
         admin.close()
 
 
-@_among(SERVER)
-async def locks_of_a_rival(scene: Scene) -> None:
+@among(SERVER)
+async def locks_of_a_rival(scene: OneServer) -> None:
     """Rows locked one after another, in no order: waits for locks, and deadlocks."""
     hold_seconds = scene.rng.uniform(0.0, 1.5)
     hosts = scene.rng.sample(scene.load.hosts, min(20, len(scene.load.hosts)))
 
     def lock() -> None:
-        rival = scene.database.connect()
+        rival = scene.databases[0].connect()
         try:
             with rival.cursor() as cursor:
                 cursor.execute("SET innodb_lock_wait_timeout = 1")
@@ -138,8 +142,8 @@ async def locks_of_a_rival(scene: Scene) -> None:
     await asyncio.to_thread(lock)
 
 
-@_among(SERVER)
-async def table_away(scene: Scene) -> None:
+@among(SERVER)
+async def table_away(scene: OneServer) -> None:
     """And back."""
     await scene.execute("RENAME TABLE compute_nodes TO away")
     try:
@@ -148,8 +152,8 @@ async def table_away(scene: Scene) -> None:
         await scene.execute("RENAME TABLE away TO compute_nodes")
 
 
-@_among(SERVER)
-async def right_revoked(scene: Scene) -> None:
+@among(SERVER)
+async def right_revoked(scene: OneServer) -> None:
     """And granted again."""
     await scene.execute(f"REVOKE UPDATE ON asynchost_fence FROM {WRITER}@localhost")
     try:
@@ -158,14 +162,14 @@ async def right_revoked(scene: Scene) -> None:
         await scene.grant()
 
 
-@_among(SERVER)
-async def guards_lost(scene: Scene) -> None:
+@among(SERVER)
+async def guards_lost(scene: OneServer) -> None:
     """Somebody has tidied up."""
     await scene.execute("DELETE FROM asynchost_fence WHERE RAND() < 0.05")
 
 
-@_among(SERVER)
-async def rows_soft_deleted(scene: Scene) -> None:
+@among(SERVER)
+async def rows_soft_deleted(scene: OneServer) -> None:
     """Somebody thought that the hosts were gone."""
     await scene.execute("UPDATE compute_nodes SET deleted = 1 WHERE deleted = 0 AND RAND() < 0.05")
 
@@ -173,80 +177,93 @@ async def rows_soft_deleted(scene: Scene) -> None:
 # -- the network ------------------------------------------------------------------------------
 
 
-@_among(NETWORK)
+@among(NETWORK)
 async def reset(scene: Scene) -> None:
     """Of every connection, wherever it stands."""
-    scene.proxy.reset()
+    for proxy in scene.proxies:
+        proxy.reset()
 
 
-@_among(NETWORK)
+@among(NETWORK)
 async def cut(scene: Scene) -> None:
     """In good order."""
-    scene.proxy.cut()
+    for proxy in scene.proxies:
+        proxy.cut()
 
 
-@_among(NETWORK)
+@among(NETWORK)
 async def cut_in_mid_packet(scene: Scene) -> None:
     """Each connection gets so far and no further."""
-    scene.proxy.reset_after_bytes = scene.rng.randint(100, 60_000)
+    for proxy in scene.proxies:
+        proxy.reset_after_bytes = scene.rng.randint(100, 60_000)
     await scene.pause(0.2, 1.5)
-    scene.proxy.reset_after_bytes = None
+    for proxy in scene.proxies:
+        proxy.reset_after_bytes = None
 
 
-@_among(NETWORK)
+@among(NETWORK)
 async def half_open(scene: Scene) -> None:
     """The connection is there, and nothing comes through any more."""
-    scene.proxy.silence()
+    for proxy in scene.proxies:
+        proxy.silence()
 
 
-@_among(NETWORK)
+@among(NETWORK)
 async def everything_held(scene: Scene) -> None:
     """Nothing passes for some time; then it all does."""
-    scene.proxy.hold()
-    try:
-        await scene.pause(0.2, 2.5)
-    finally:
-        scene.proxy.release()
+    for proxy in scene.proxies:
+        proxy.hold()
+    await scene.pause(0.2, 2.5)
+    for proxy in scene.proxies:
+        proxy.release()
 
 
-@_among(NETWORK)
+@among(NETWORK)
 async def slow(scene: Scene) -> None:
     """Each piece on its own, and late."""
-    scene.proxy.delay_seconds = scene.rng.uniform(0.005, 0.1)
-    scene.proxy.piece_bytes = scene.rng.choice((2_000, 65_536))
+    for proxy in scene.proxies:
+        proxy.delay_seconds = scene.rng.uniform(0.005, 0.1)
+        proxy.piece_bytes = scene.rng.choice((2_000, WHOLE_BYTES))
     await scene.pause(0.2, 1.5)
-    scene.proxy.delay_seconds, scene.proxy.piece_bytes = 0.0, 65_536
+    for proxy in scene.proxies:
+        proxy.delay_seconds, proxy.piece_bytes = 0.0, WHOLE_BYTES
 
 
-@_among(NETWORK)
+@among(NETWORK)
 async def lost_answer(scene: Scene) -> None:
     """The write has landed, and the writer does not hear of it."""
-    waylaid = scene.proxy.lose_answer(_WRITE)
-    await _taken(scene, waylaid)
+    await _taken(scene, [proxy.lose_answer(_WRITE) for proxy in scene.proxies])
 
 
-@_among(NETWORK)
+@among(NETWORK)
 async def late_packet(scene: Scene) -> None:
-    """A write is held back, and goes on after a newer one has landed."""
-    waylaid = scene.proxy.hold_back(_WRITE)
-    if await _taken(scene, waylaid):
+    """A write is held back, and goes on after a newer one has landed; by way of another node,
+    where there is one."""
+    waylaid = [proxy.hold_back(_WRITE) for proxy in scene.proxies]
+    for proxy in await _taken(scene, waylaid):
+        if len(scene.proxies) > 1:
+            proxy.hold()  # what comes now; what is held back has passed that gate
         # Whatever it holds is outdated from here on.
         scene.load.move_all()
         versions = scene.load.versions()
-        with contextlib.suppress(AssertionError):  # a fault of the server may forbid it
-            await eventually(lambda: scene.holds(versions), _DEADLINE_SECONDS)
-        waylaid.release()
+        with contextlib.suppress(AssertionError):  # a fault of the servers may forbid it
+            await eventually(lambda versions=versions: scene.holds(versions), _DEADLINE_SECONDS)
+        waylaid[scene.proxies.index(proxy)].release()
+        proxy.release()
 
 
-async def _taken(scene: Scene, waylaid: Waylaid) -> bool:
-    """Wait for a write to be waylaid; False where none comes."""
+async def _taken(scene: Scene, waylaid: Sequence[Waylaid]) -> list[Proxy]:
+    """Wait for a write to be waylaid; where that happened."""
     with contextlib.suppress(AssertionError):
-        await eventually(lambda: waylaid.taken or scene.ended(), _DEADLINE_SECONDS)
-    scene.proxy.let_pass()
-    return waylaid.taken
+        await eventually(
+            lambda: scene.ended() or any(each.taken for each in waylaid), _DEADLINE_SECONDS
+        )
+    for proxy in scene.proxies:
+        proxy.let_pass()
+    return [proxy for proxy, each in zip(scene.proxies, waylaid, strict=True) if each.taken]
 
 
-async def _sessions(scene: Scene) -> list[int]:
+async def _sessions(scene: OneServer) -> list[int]:
     rows = await scene.execute(
         f"SELECT id FROM information_schema.processlist WHERE user = '{WRITER}'"
     )

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from asynchost.database import ComputeNodeWriter, WriterSettings
+from asynchost.database import ComputeNodeWriter
 from asynchost.model import SnapshotSource
 from tests.storms.faults import NETWORK, SERVER, Fault
 from tests.storms.invariants import (
@@ -29,19 +29,9 @@ from tests.storms.invariants import (
     wrong_at_rest,
 )
 from tests.storms.load import Load, StormHost
-from tests.storms.scene import Scene, scene
+from tests.storms.scene import HURRIED, Scene, one_server
 from tests.support.waiting import eventually
 
-SETTINGS = WriterSettings(
-    # More than the second that it waits for a lock.
-    statement_deadline_seconds=1.5,
-    renewal_interval_seconds=1.0,
-    connection_age_seconds=5.0,
-    backoff_initial_seconds=0.05,
-    backoff_maximum_seconds=0.5,
-    refusal_retry_seconds=0.2,
-)
-"""A writer in a hurry: what takes minutes in its defaults takes a second here."""
 _CALM_SECONDS = 60.0
 """By then the rows must be right, once nothing moves and nothing breaks."""
 _OUTAGE_MOVES = 100
@@ -62,6 +52,7 @@ class Writer(Protocol):
 
 
 MakeWriter = Callable[[str], AbstractAsyncContextManager[Writer]]
+OpenScene = Callable[[Load, random.Random], AbstractAsyncContextManager[Scene]]
 
 
 @dataclass(frozen=True)
@@ -75,8 +66,8 @@ class Plan:
     seed: int
     calm_seconds: float = 1.5
     """The longest pause between two faults of a kind."""
-    server: Mapping[str, Fault] = field(default_factory=lambda: SERVER)
-    network: Mapping[str, Fault] = field(default_factory=lambda: NETWORK)
+    server: Mapping[str, Fault[Any]] = field(default_factory=lambda: SERVER)
+    network: Mapping[str, Fault[Any]] = field(default_factory=lambda: NETWORK)
 
 
 @dataclass
@@ -119,10 +110,12 @@ class Report:
 
 def our_writer(url: str) -> ComputeNodeWriter:
     """The one that must hold."""
-    return ComputeNodeWriter(url, settings=SETTINGS)
+    return ComputeNodeWriter(url, settings=HURRIED)
 
 
-async def storm(plan: Plan, make_writer: MakeWriter = our_writer) -> Report:
+async def storm(
+    plan: Plan, make_writer: MakeWriter = our_writer, open_scene: OpenScene = one_server
+) -> Report:
     """Carry it out.
 
     :raises InvariantError: something did not hold; its text begins with the seed.
@@ -131,7 +124,7 @@ async def storm(plan: Plan, make_writer: MakeWriter = our_writer) -> Report:
     rng = random.Random(plan.seed)
     load = Load([StormHost(f"n{n:04}") for n in range(plan.hosts)], plan.rate, rng)
     with _logging_to(report.log):
-        async with scene(load, rng) as there:
+        async with open_scene(load, rng) as there:
             try:
                 await _storm(there, plan, report, make_writer)
             except InvariantError as error:
@@ -151,8 +144,9 @@ async def _storm(there: Scene, plan: Plan, report: Report, make_writer: MakeWrit
         async with asyncio.timeout(_CALM_SECONDS):
             await writer.flush()
         report.blocks_per_host = await _outage(there)
-        reader = Reader(there.database, load.versions)
-        reader.start()
+        readers = [Reader(database, load.versions) for database in there.databases]
+        for reader in readers:
+            reader.start()
         try:
             await _weather(there, plan, report)
             began = time.monotonic()
@@ -162,9 +156,11 @@ async def _storm(there: Scene, plan: Plan, report: Report, make_writer: MakeWrit
                 raise InvariantError([*str(error).splitlines(), *report.log.last]) from None
             report.right_after_seconds = time.monotonic() - began
         finally:
-            await asyncio.to_thread(reader.stop)
-    report.sampled = reader.samples
-    violations = await _recorded(there) + reader.violations + report.log.violations
+            for reader in readers:
+                await asyncio.to_thread(reader.stop)
+    report.sampled = sum(reader.samples for reader in readers)
+    violations = await _recorded(there) + there.violations + report.log.violations
+    violations += [violation for reader in readers for violation in reader.violations]
     if report.blocks_per_host > _BLOCKS_PER_HOST:
         violations.append(f"an outage cost {report.blocks_per_host:.0f} blocks for each host")
     if violations:
@@ -177,8 +173,10 @@ async def _recorded(there: Scene) -> list[str]:
 
 
 async def _at_rest(there: Scene) -> bool:
-    rows = await there.execute("SELECT * FROM compute_nodes")
-    wrong = wrong_at_rest(rows, there.load.hosts)
+    wrong = []
+    for database in there.databases:
+        rows = await asyncio.to_thread(database.rows)
+        wrong += wrong_at_rest(rows, there.load.hosts)
     # What went wrong once is not made right by what comes later.
     if wrong and (recorded := await _recorded(there)):
         raise InvariantError([*recorded, *wrong])
@@ -187,19 +185,21 @@ async def _at_rest(there: Scene) -> bool:
 
 
 async def _outage(there: Scene) -> float:
-    """How many blocks of memory each host costs more, the server being silent and all moving."""
-    there.server.suspend()
+    """How many blocks of memory each host costs more, nothing being answered and all moving."""
+    for proxy in there.proxies:
+        proxy.hold()
     try:
         # The exceptions and tracebacks of an outage are there by then.
         there.load.move_all()
-        await asyncio.sleep(2 * SETTINGS.statement_deadline_seconds)
+        await asyncio.sleep(2 * HURRIED.statement_deadline_seconds)
         before = _blocks()
         for _ in range(_OUTAGE_MOVES):
             there.load.move_all()
             await asyncio.sleep(0)
         return (_blocks() - before) / len(there.load.hosts)
     finally:
-        there.server.resume()
+        for proxy in there.proxies:
+            proxy.release()
 
 
 def _blocks() -> int:
@@ -225,7 +225,7 @@ async def _weather(there: Scene, plan: Plan, report: Report) -> None:
 
 
 async def _faults(
-    there: Scene, faults: Mapping[str, Fault], calm_seconds: float, done: Counter[str]
+    there: Scene, faults: Mapping[str, Fault[Any]], calm_seconds: float, done: Counter[str]
 ) -> None:
     """One after another, each once before any comes again."""
     waiting: list[str] = []

@@ -1,19 +1,19 @@
-"""One private server, a network in front of it, and an account with the rights that are printed.
+"""What a storm breaks: servers, a network in front of them, and an account with no more rights
+than are printed for it.
 
 May live here: what the faults break and mend. Must not: which faults there are.
 """
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pymysql
 
-from asynchost.database import PrivateMariaDB, apply_schema
+from asynchost.database import PrivateMariaDB, WriterSettings, apply_schema
 from asynchost.database.schema import grant_statements
 from tests.storms.load import VERSION, Load
 from tests.support.mariadb import Database
@@ -29,24 +29,44 @@ _SERVER = (
     "--max-connections=40",
 )
 
+HURRIED = WriterSettings(
+    # More than the second that it waits for a lock.
+    statement_deadline_seconds=1.5,
+    renewal_interval_seconds=1.0,
+    connection_age_seconds=5.0,
+    backoff_initial_seconds=0.05,
+    backoff_maximum_seconds=0.5,
+    refusal_retry_seconds=0.2,
+)
+"""A writer in a hurry: what takes minutes in its defaults takes a second here."""
 
-@dataclass
+
 class Scene:
-    """What a fault may lay hands on."""
+    """What every fault may lay hands on."""
 
-    server: PrivateMariaDB
-    database: Database
-    proxy: Proxy
-    url: str
-    """The way through the proxy."""
-    load: Load
-    rng: random.Random
-    ended: Callable[[], bool] = field(default=lambda: False)
-    """Whether the time is over: then nothing is waited for that may never come."""
+    def __init__(
+        self,
+        databases: Sequence[Database],
+        proxies: Sequence[Proxy],
+        url: str,
+        load: Load,
+        rng: random.Random,
+    ) -> None:
+        self.databases = databases
+        """The database, as each node shows it; past the proxies."""
+        self.proxies = proxies
+        self.url = url
+        """The way through the proxies."""
+        self.load = load
+        self.rng = rng
+        self.ended: Callable[[], bool] = lambda: False
+        """Whether the time is over: then nothing is waited for that may never come."""
+        self.violations: list[str] = []
+        """What a fault itself found wrong."""
 
     async def execute(self, statement: str) -> list[dict[str, Any]]:
-        """A statement of an administrator, past the proxy."""
-        return await asyncio.to_thread(self.database.execute, statement)
+        """A statement of an administrator."""
+        return await asyncio.to_thread(self.databases[0].execute, statement)
 
     async def pause(self, least_seconds: float, most_seconds: float) -> None:
         """The fault goes on for some time."""
@@ -57,35 +77,43 @@ class Scene:
         for statement in grant_statements("nova", f"{WRITER}@localhost"):
             await self.execute(statement)
 
-    async def versions(self) -> dict[str, int]:
-        """The states that the live rows hold."""
-        rows = await self.execute(
-            f"SELECT hypervisor_hostname, {VERSION} FROM compute_nodes WHERE deleted = 0"
-        )
-        return {row["hypervisor_hostname"]: row[VERSION] for row in rows}
+    async def holds(self, versions: Mapping[str, int]) -> bool:
+        """Whether each host's row has come as far, on one of the nodes; False if none tells."""
+        return any([await self._holds(database, versions) for database in self.databases])
 
-    async def holds(self, versions: dict[str, int]) -> bool:
-        """Whether each host's row has come as far, as far as can be told."""
+    async def _holds(self, database: Database, versions: Mapping[str, int]) -> bool:
+        statement = f"SELECT hypervisor_hostname, {VERSION} FROM compute_nodes WHERE deleted = 0"
         try:
-            found = await self.versions()
+            rows = await asyncio.to_thread(database.execute, statement)
         except (pymysql.err.Error, OSError):
             return False
+        found = {row["hypervisor_hostname"]: row[VERSION] for row in rows}
         return all(found.get(host, 0) >= version for host, version in versions.items())
 
 
+class OneServer(Scene):
+    """A single server."""
+
+    def __init__(self, server: PrivateMariaDB, proxy: Proxy, *rest: Any) -> None:
+        super().__init__([Database(server, "nova")], [proxy], *rest)
+        self.server = server
+
+
 @asynccontextmanager
-async def scene(
-    load: Load, rng: random.Random, arguments: Sequence[str] = ()
-) -> AsyncIterator[Scene]:
+async def one_server(load: Load, rng: random.Random) -> AsyncIterator[OneServer]:
     """A server with both tables, empty, and the way to it; all gone afterwards."""
-    async with PrivateMariaDB(arguments=[*_SERVER, *arguments]) as server:
-        Database(server, "mysql").execute("CREATE DATABASE nova")
-        database = Database(server, "nova")
-        await apply_schema(database.url)
-        database.execute(f"CREATE USER {WRITER}@localhost")
+    async with PrivateMariaDB(arguments=_SERVER) as server:
+        await furnish(server)
         listen = Path(server.folder, "p")
         with Proxy(server.socket, listen) as proxy:
             url = server.url("nova", user=WRITER).replace(str(server.socket), str(listen))
-            made = Scene(server, database, proxy, url, load, rng)
+            made = OneServer(server, proxy, url, load, rng)
             await made.grant()
             yield made
+
+
+async def furnish(server: PrivateMariaDB) -> None:
+    """Both tables and the account, which may do nothing yet."""
+    Database(server, "mysql").execute("CREATE DATABASE nova")
+    await apply_schema(server.url("nova"))
+    Database(server, "nova").execute(f"CREATE USER {WRITER}@localhost")

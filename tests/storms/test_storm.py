@@ -5,7 +5,8 @@ import pytest
 from tests.storms import faults
 from tests.storms.invariants import InvariantError
 from tests.storms.naive import NaiveWriter
-from tests.storms.run import SETTINGS, Plan, storm
+from tests.storms.run import Plan, storm
+from tests.storms.scene import HURRIED
 
 SEED = 20
 """Any will do; ``./dev storm`` tries others."""
@@ -23,5 +24,5 @@ async def test_an_unguarded_writer_is_caught() -> None:
     only = {name: fault for name, fault in faults.NETWORK.items() if name == "late packet"}
     plan = Plan(2, hosts=5, rate=100, seed=SEED, calm_seconds=0.1, server={}, network=only)
     with pytest.raises(InvariantError, match="an older value over a newer one") as caught:
-        await storm(plan, lambda url: NaiveWriter(url, settings=SETTINGS))
+        await storm(plan, lambda url: NaiveWriter(url, settings=HURRIED))
     assert caught.value.violations[0].startswith(f"seed {SEED}")

@@ -17,7 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-_CHUNK_BYTES = 65536
+WHOLE_BYTES = 65536
+"""How much is forwarded at once by default."""
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time at all
 _DEADLINE_SECONDS = 10.0
 
@@ -58,7 +59,7 @@ class Flow:
 class Proxy:
     """Forwards connections to ``target``, a TCP port of this machine or a unix socket's path.
 
-    A proxy of a port listens on a free one, :attr:`port`; a proxy of a path, on ``listen``.
+    It listens on the path ``listen``, or else on a free TCP port, :attr:`port`.
     """
 
     def __init__(self, target: int | Path, listen: Path | None = None) -> None:
@@ -75,7 +76,7 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self.delay_seconds = 0.0
         """How long every piece of bytes is kept before it is forwarded. To be set at any time."""
-        self.piece_bytes = _CHUNK_BYTES
+        self.piece_bytes = WHOLE_BYTES
         """The most bytes that are forwarded at once. To be set at any time."""
         self.reset_after_bytes: int | None = None
         """Reset every connection that has brought so many bytes, both ways together; the rest of
@@ -180,7 +181,7 @@ class Proxy:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(_DEADLINE_SECONDS)
 
     async def _start(self) -> None:
-        if isinstance(self._target, Path):
+        if self._listen is not None:
             self._server = await asyncio.start_unix_server(self._accept, self._listen)
         else:
             self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
