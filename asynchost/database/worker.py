@@ -75,7 +75,8 @@ class Worker:
         self._was_accepted = False
         self._unknown: tuple[int | None, int] = (None, 0)
         """The last error's code, if it is in no list, and how often it came in a row."""
-        self._reported_down = False
+        self._reported_down: set[int | None] = set()
+        """The error codes that were told of since the database went away."""
         self._reported_setback = False
         self._log = get_logger("asynchost.database")
 
@@ -176,7 +177,7 @@ class Worker:
     async def _open(self) -> Lane:
         lane = await first_that_serves(self._url, self._open_at)
         self._was_accepted = True
-        self._reported_down = False
+        self._reported_down.clear()
         for attachment in self.attachments:
             attachment.look_away()
             attachment.touch()
@@ -254,13 +255,14 @@ class Worker:
         return refusal(self._url, error.code, reason)
 
     def _report_down(self, error: AsynchostError) -> None:
-        """Once per change of state; a refusal each time, for it needs a person and comes seldom,
-        except while closing."""
+        """Once for each reason of an outage; a refusal each time, for it needs a person and comes
+        seldom, except while closing."""
         refused = isinstance(error, DatabaseRefusedError)
-        if (refused and not self.closing) or not self._reported_down:
+        code = getattr(error, "code", None)
+        if (refused and not self.closing) or code not in self._reported_down:
             level = self._log.error if refused else self._log.warning
             level("database unavailable, trying again", reason=error.message)
-        self._reported_down = True
+        self._reported_down.add(code)
 
     # -- the work -----------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ async def vcpus_used(database: Database) -> object:
 
 
 async def test_a_killed_server_is_waited_for(private_database: Database) -> None:
-    """Changes during the outage are in the row after it; one line says down, one says up."""
+    """Changes during the outage are in the row after it; one line for each reason, one says up."""
     server, host = private_database.server, FakeHost("n1")
     async with ComputeNodeWriter(private_database.url, settings=AT_ONCE) as writer:
         attachment = writer.attach(host)
@@ -59,12 +59,10 @@ async def test_a_killed_server_is_waited_for(private_database: Database) -> None
             await writer.flush()
         assert await vcpus_used(private_database) == 5
         assert attachment.term == 1, "a reconnect raises no term"
-    events = [log["event"] for log in logs]
-    assert events == [
-        "database unavailable, trying again",
-        "database connected",
-        "row written",
-    ]
+    *down, up, written = logs
+    assert {log["event"] for log in down} == {"database unavailable, trying again"}
+    assert len({log["reason"] for log in down}) == len(down)
+    assert [up["event"], written["event"]] == ["database connected", "row written"]
 
 
 async def test_a_restart_between_two_writes_loses_none(private_database: Database) -> None:
@@ -225,14 +223,13 @@ async def test_a_server_that_comes_later_and_refuses_ends_the_wait() -> None:
         pytest.param(
             "RENAME TABLE compute_nodes TO away",
             "RENAME TABLE away TO compute_nodes",
-            id="table dropped and restored",
+            id="table",
         ),
         pytest.param(
             "ALTER TABLE compute_nodes RENAME COLUMN vcpus_used TO away",
             "ALTER TABLE compute_nodes RENAME COLUMN away TO vcpus_used",
             id="column",
         ),
-        pytest.param("SET GLOBAL max_connections = 1", "SET GLOBAL max_connections = 20"),
     ],
 )
 async def test_a_refusal_while_running_is_tried_again(
@@ -245,23 +242,9 @@ async def test_a_refusal_while_running_is_tried_again(
         await writer.flush()
         with capture_logs() as logs:
             private_database.execute(harm)
-            if "max_connections" in harm:
-                holder = private_database.connect()
-                (session,) = (
-                    number
-                    for number in private_database.connections()
-                    if number != holder.thread_id()
-                )
-                with holder.cursor() as cursor:
-                    cursor.execute(f"KILL {session}")
             host.start(vcpus=2)
             await eventually(lambda: logs)
-            if "max_connections" in harm:
-                with holder.cursor() as cursor:
-                    cursor.execute(mend)
-                holder.close()
-            else:
-                private_database.execute(mend)
+            private_database.execute(mend)
             await writer.flush()
         assert await vcpus_used(private_database) == 2
         waiting = asyncio.create_task(writer.wait())

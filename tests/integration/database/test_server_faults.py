@@ -1,0 +1,224 @@
+"""The writer while a server runs out of connections or space, chooses it in a deadlock, or loses
+its tables and rights: the row is true after."""
+
+import asyncio
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pymysql
+import pytest
+from structlog.testing import capture_logs
+
+from asynchost.database import ComputeNodeWriter, PrivateMariaDB, WriterSettings, apply_schema
+from asynchost.database.schema import grant_statements
+from asynchost.testing import FakeHost
+from tests.support.mariadb import Database
+from tests.support.waiting import eventually
+
+AT_ONCE = WriterSettings(
+    quiet_seconds=0,
+    maximum_delay_seconds=0,
+    backoff_initial_seconds=0.02,
+    backoff_maximum_seconds=0.1,
+    refusal_retry_seconds=0.1,
+)
+DEADLINE_SECONDS = 30.0
+ACCOUNT = "poor@localhost"
+MIB = 2**20
+
+
+@pytest.fixture
+def poor_url(private_database: Database) -> str:
+    """The way in for an account with the rights that are printed, and no other."""
+    private_database.execute(f"CREATE USER {ACCOUNT}")
+    for statement in grant_statements("nova", ACCOUNT):
+        private_database.execute(statement)
+    return private_database.server.url("nova", user="poor")
+
+
+def used(database: Database) -> list[int]:
+    """What the live rows say, in the order of their names."""
+    rows = sorted(database.rows("deleted = 0"), key=lambda row: str(row["hypervisor_hostname"]))
+    return [row["vcpus_used"] for row in rows]
+
+
+async def test_too_many_connections_are_an_outage(
+    private_database: Database, poor_url: str
+) -> None:
+    """1040, for an account that has no connection kept for it."""
+    host = FakeHost("n1")
+    with ExitStack() as stack:
+        admin = stack.enter_context(closing(private_database.connect())).cursor()
+        async with ComputeNodeWriter(poor_url, settings=AT_ONCE) as writer:
+            writer.attach(host)
+            await writer.flush()
+            with capture_logs() as logs, ExitStack() as crowd:
+                admin.execute("SET GLOBAL max_connections = 10")
+
+                def crowded() -> bool:
+                    """Fill every place, the writer's own too, and see it turned away."""
+                    sessions = "information_schema.processlist WHERE user = 'poor' AND db = 'nova'"
+                    admin.execute(f"SELECT id FROM {sessions}")
+                    for session in admin.fetchall():
+                        admin.execute(f"KILL {session['id']}")
+                    door = str(private_database.server.socket)
+                    with suppress(pymysql.err.OperationalError):
+                        while True:
+                            holder = pymysql.connect(unix_socket=door, user="poor")
+                            crowd.enter_context(closing(holder))
+                    host.start()
+                    return "error 1040" in str(logs)
+
+                await eventually(crowded, DEADLINE_SECONDS)
+            await writer.flush()
+        assert used(private_database) == [host.usage.vcpus_used]
+
+
+async def test_the_victim_of_a_deadlock_writes_again(database: Database) -> None:
+    """1213 costs the statement and not the connection."""
+    hosts = [FakeHost(f"n{number}") for number in range(3)]
+    database.execute("CREATE TABLE heavy (number BIGINT NOT NULL PRIMARY KEY)")
+    async with ComputeNodeWriter(database.url, settings=AT_ONCE) as writer:
+        attached = [writer.attach(host) for host in hosts]
+        await writer.flush()
+        sessions = database.connections()
+        first, last = (
+            f"SELECT * FROM compute_nodes WHERE id = {attached[number].row_id} FOR UPDATE"
+            for number in (0, -1)
+        )
+        with capture_logs() as logs, closing(database.connect()) as rival:
+
+            async def deadlocked() -> bool:
+                """The rival has the last row and asks for the first; the writer, the reverse."""
+                with rival.cursor() as cursor:
+                    cursor.execute("BEGIN")
+                    # Who has written most is not the one that a deadlock costs.
+                    cursor.execute("INSERT INTO heavy SELECT seq FROM seq_1_to_1000")
+                    cursor.execute(last)
+                    for host in hosts:
+                        host.start()
+                    await eventually(lambda: waits(database), DEADLINE_SECONDS)
+                    await asyncio.to_thread(cursor.execute, first)
+                rival.rollback()
+                await writer.flush()
+                return "error 1213" in str(logs)
+
+            # It misses where the wait for the lock ends first.
+            await eventually(deadlocked, DEADLINE_SECONDS)
+        assert used(database) == [host.usage.vcpus_used for host in hosts]
+        assert database.connections() == sessions
+
+
+def waits(database: Database) -> bool:
+    """Whether somebody waits for a lock."""
+    # Not information_schema.innodb_lock_waits: what is asked for often there does not change.
+    (status,) = database.execute("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")
+    return status["Value"] != "0"
+
+
+@pytest.mark.parametrize("tables", [["compute_nodes"], ["compute_nodes", "asynchost_fence"]])
+async def test_tables_that_were_dropped_and_restored_are_made_true(
+    private_database: Database, tables: list[str]
+) -> None:
+    """From a backup that is older than the last writes, and than one of the rows."""
+    hosts = [FakeHost(f"n{number}") for number in range(2)]
+    async with ComputeNodeWriter(private_database.url, settings=AT_ONCE) as writer:
+        writer.attach(hosts[0])
+        await writer.flush()
+        for table in tables:
+            private_database.execute(f"CREATE TABLE backup_{table} LIKE {table}")
+            private_database.execute(f"INSERT INTO backup_{table} SELECT * FROM {table}")
+        writer.attach(hosts[1])
+        hosts[0].start(vcpus=4)
+        await writer.flush()
+        with capture_logs() as logs:
+            for table in tables:
+                private_database.execute(f"DROP TABLE {table}")
+            hosts[1].start(vcpus=3)
+            await eventually(lambda: "is missing" in str(logs), DEADLINE_SECONDS)
+            for table in tables:
+                private_database.execute(f"RENAME TABLE backup_{table} TO {table}")
+            await writer.flush()
+    assert used(private_database) == [4, 3]
+
+
+async def test_a_right_that_was_revoked_and_granted_again(
+    private_database: Database, poor_url: str
+) -> None:
+    """It says what is missing, stays up, and goes on when a person has mended it."""
+    host = FakeHost("n1")
+    async with ComputeNodeWriter(poor_url, settings=AT_ONCE) as writer:
+        writer.attach(host)
+        await writer.flush()
+        with capture_logs() as logs:
+            private_database.execute(f"REVOKE UPDATE ON asynchost_fence FROM {ACCOUNT}")
+            host.start(vcpus=2)
+            await eventually(lambda: "GRANT" in str(logs), DEADLINE_SECONDS)
+            assert used(private_database) == [0]
+            for statement in grant_statements("nova", ACCOUNT):
+                private_database.execute(statement)
+            await writer.flush()
+        assert used(private_database) == [2]
+
+
+@contextmanager
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Temporary folders are made in a file system of 96 MiB."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system of a limited size: {mounted.stderr.strip()}")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+def fill(ballast: Path) -> None:
+    """Write until there is no space left."""
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(MIB // 64))
+    assert shutil.disk_usage(ballast.parent).free == 0
+
+
+async def test_a_full_disk_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row is written when there is space again, and the writer has said why not before."""
+    with small_disk(tmp_path, monkeypatch):
+        async with PrivateMariaDB() as server:
+            Database(server, "mysql").execute("CREATE DATABASE nova")
+            await assert_endures(Database(server, "nova"), tmp_path / "ballast")
+
+
+async def assert_endures(database: Database, ballast: Path) -> None:
+    """A row that grows does not fit until the ballast is thrown out."""
+    await apply_schema(database.url)
+    host = FakeHost("n1")
+    facts = host.snapshot().facts
+    assert facts is not None
+    async with ComputeNodeWriter(database.url, settings=AT_ONCE) as writer:
+        attachment = writer.attach(host)
+        await writer.flush()
+        fill(ballast)
+        features = [f"feature-{number}" for number in range(100_000)]
+        with capture_logs() as logs:
+            host.set_facts(replace(facts, cpu_info={**facts.cpu_info, "features": features}))
+            await eventually(lambda: logs, DEADLINE_SECONDS)
+        assert logs[0]["log_level"] == "warning", logs[0]
+        assert attachment.error is None
+        await asyncio.to_thread(ballast.unlink)
+        host.start(vcpus=2)
+        await writer.flush()
+        row = database.row()
+        assert row["vcpus_used"] == 2
+        assert "feature-99999" in row["cpu_info"]
