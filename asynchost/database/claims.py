@@ -22,6 +22,7 @@ _ATTEMPTS = 3
 """How often a claim is begun again at once when the row changed under it."""
 _OF_ONE_HOST = (Kind.BAD_ROW, Kind.RESOLVE)
 _LONGEST_LOGGED = 60
+_LONG_COLUMNS = frozenset({"cpu_info"})
 
 
 class Setback(NamedTuple):
@@ -133,8 +134,10 @@ class Claimant:
         )
 
 
-def shown(values: Mapping[str, object]) -> dict[str, object]:
+def shown(values: Mapping[str, object]) -> Mapping[str, object]:
     """For the log: cpu_info is several KiB of JSON, so enough of it to tell what it is."""
+    if values.keys().isdisjoint(_LONG_COLUMNS):
+        return values
     return {
         column: value[:_LONGEST_LOGGED] + "…"
         if isinstance(value, str) and len(value) > _LONGEST_LOGGED

@@ -1,10 +1,11 @@
 """One session at work for many hosts: claims, flushes, signs of life, reading back.
 
 Says what came of each statement to the attachments and to the log; when to try again is the
-writer's matter. Memory: one statement and its answer.
+writer's matter. Memory: the statements of a thousand hosts, and one answer.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from asynchost.database import statements
 from asynchost.database.attachment import Attachment
@@ -18,8 +19,11 @@ from asynchost.database.session import Row, Session
 from asynchost.database.statements import FenceKey, RowWrite
 from asynchost.database.vigil import MISSED_RENEWALS, Sight
 from asynchost.log import get_logger
+from asynchost.together import together
 
 _SIGNS_PER_STATEMENT = 1000
+_PLANNED_AT_ONCE = 5 * statements.ROWS_PER_STATEMENT
+"""Bounds how long the loop stands still for many hosts, and how old a value is when it is sent."""
 
 
 class Lane:
@@ -31,6 +35,7 @@ class Lane:
         self._layout = layout
         self._owner = owner
         self._claimant = Claimant(session, owner, layout)
+        self._turn = asyncio.Lock()
         self._log = get_logger("asynchost.database")
 
     async def reconcile(self, attachments: Iterable[Attachment]) -> list[Attachment]:
@@ -50,18 +55,37 @@ class Lane:
 
     async def flush(self, attachments: Iterable[Attachment]) -> list[Setback]:
         """Write what differs, of each host at most once. Returns those to be tried again."""
+        hosts = list(attachments)
         planned: dict[int, Attachment] = {}
-        together: list[RowWrite] = []
-        alone: list[RowWrite] = []
-        for attachment in attachments:
-            write = attachment.plan()
-            if write is not None:
-                planned[write.row_id] = attachment
-                (alone if attachment.suspect else together).append(write)
         setbacks: list[Setback] = []
-        for batch in [*statements.batches(together), *([write] for write in alone)]:
-            setbacks += await self._flush(batch, planned)
+        batches = self._batches(hosts, planned)
+
+        async def carry_out() -> None:
+            for batch in batches:
+                setbacks.extend(await self._flush(batch, planned))
+
+        if len(hosts) <= statements.ROWS_PER_STATEMENT:
+            await carry_out()
+        else:
+            # Two take turns at the session: while the server has one's statement, the other one
+            # does the books of its last and prepares its next.
+            await together(carry_out(), carry_out())
         return setbacks
+
+    def _batches(
+        self, hosts: Sequence[Attachment], planned: dict[int, Attachment]
+    ) -> Iterator[Sequence[RowWrite]]:
+        """What differs, by the statement: planned only shortly before it is written."""
+        for start in range(0, len(hosts), _PLANNED_AT_ONCE):
+            fit: list[RowWrite] = []
+            alone: list[RowWrite] = []
+            for attachment in hosts[start : start + _PLANNED_AT_ONCE]:
+                write = attachment.plan()
+                if write is not None:
+                    planned[write.row_id] = attachment
+                    (alone if attachment.suspect else fit).append(write)
+            yield from statements.batches(fit)
+            yield from ([write] for write in alone)
 
     async def claim(
         self, attachments: Iterable[Attachment], held: Mapping[int, str]
@@ -110,8 +134,13 @@ class Lane:
         self, batch: Sequence[RowWrite], planned: Mapping[int, Attachment]
     ) -> list[Setback]:
         hosts = [planned[write.row_id] for write in batch]
+        text = statements.update(batch, self._owner)
         try:
-            matched = await self._session.write(statements.update(batch, self._owner))
+            async with self._turn:
+                matched = await self._session.write(text)
+            if len(batch) > 1:
+                # The books can wait until the next statement is on its way.
+                await asyncio.sleep(0)
         except StatementError as error:
             if error.kind is Kind.CONNECTION:
                 _doubt(hosts, batch)
@@ -143,7 +172,8 @@ class Lane:
     ) -> list[Setback]:
         """Not every row was matched: whose, and why?"""
         _doubt(hosts, batch)
-        lost = await self.reconcile(hosts)
+        async with self._turn:
+            lost = await self.reconcile(hosts)
         setbacks = []
         for host, write in zip(hosts, batch, strict=True):
             if host in lost:

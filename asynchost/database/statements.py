@@ -23,7 +23,7 @@ STOPPED = "stopped"
 
 
 class FenceKey(NamedTuple):
-    """The companion table's primary key, as stored there."""
+    """The companion table's key, as stored there."""
 
     node: str
     service: str

@@ -27,10 +27,10 @@ from asynchost.hypervisor.domain_events import DomainEvent
 from asynchost.hypervisor.event_loop import EVENT_LOOP
 from asynchost.hypervisor.host_facts import read_facts, read_node
 from asynchost.hypervisor.reader import Reader, ReadSink
-from asynchost.hypervisor.together import together
 from asynchost.log import get_logger
 from asynchost.model import Cause, DiskUsage, HostFacts, Observation
 from asynchost.settings import MonitorSettings
+from asynchost.together import together
 
 # An audit reads in chunks spread over this share of its interval, after the rest of it, so that
 # no domain goes unread for longer than one interval, counted from the resync on.

@@ -4,7 +4,10 @@ from asynchost.database import ComputeNodeWriter, WriterSettings
 from asynchost.testing import FakeHost
 from tests.support.mariadb import Database
 
-AT_ONCE = WriterSettings(quiet_seconds=0, maximum_delay_seconds=0)
+# No sign of life comes in between, which the database would show.
+AT_ONCE = WriterSettings(
+    quiet_seconds=0, maximum_delay_seconds=0, renewal_interval_seconds=1_000_000
+)
 
 
 async def test_statements_are_shown_and_nothing_is_written(database: Database) -> None:

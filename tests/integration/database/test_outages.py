@@ -373,7 +373,7 @@ async def test_a_claim_held_up_by_a_silent_agent_goes_through(database: Database
     """Its guard row is locked by a claim that stopped half-way; the other host is served."""
     half_claimed = (
         "INSERT INTO asynchost_fence VALUES"
-        " ('n1', '0', NULL, 1, 0, 'silent', 'fresh', NULL, NOW(), NOW())"
+        " (NULL, 'n1', '0', NULL, 1, 0, 'silent', 'fresh', NULL, NOW(), NOW())"
     )
     settings = WriterSettings(quiet_seconds=0, maximum_delay_seconds=0, backoff_initial_seconds=0.1)
     async with ComputeNodeWriter(database.url, settings=settings) as writer:
@@ -394,3 +394,23 @@ async def test_the_tables_may_come_after_the_refusal(empty_database: Database) -
     await apply_schema(empty_database.url)
     async with ComputeNodeWriter(empty_database.url):
         pass
+
+
+async def test_a_connection_that_is_lost_amid_many_rows(database: Database) -> None:
+    """One statement landed, one was under way, one was prepared: each host is written again."""
+    hosts = [FakeHost(f"n{number:04}") for number in range(1200)]
+    async with ComputeNodeWriter(database.url, settings=AT_ONCE) as writer:
+        for host in hosts:
+            writer.attach(host)
+        await writer.flush()
+        middle = database.row(f"hypervisor_hostname = '{hosts[600].host}'")["id"]
+        (session,) = database.connections()
+        with locked(database, f"SELECT * FROM compute_nodes WHERE id = {middle} FOR UPDATE"):
+            for host in hosts:
+                host.start(vcpus=2)
+            await eventually(lambda: database.rows("vcpus_used = 2"))
+            assert len(database.rows("vcpus_used = 2")) < len(hosts)
+            database.execute(f"KILL {session}")
+        await writer.flush()
+    assert {row["vcpus_used"] for row in database.rows()} == {2}
+    assert len(database.rows()) == len(hosts)

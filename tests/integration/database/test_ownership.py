@@ -178,7 +178,7 @@ async def test_one_host_that_cannot_be_claimed_costs_the_others_nothing(
 ) -> None:
     """Created, adopted and taken over in one batch, beside ambiguous, doubled and bad ones."""
     database.execute(
-        "INSERT INTO asynchost_fence VALUES ('old', '7', 99, 5, 3, 'gone', 'fresh',"
+        "INSERT INTO asynchost_fence VALUES (NULL, 'old', '7', 99, 5, 3, 'gone', 'fresh',"
         " NULL, NOW(), NOW())"
     )
     for name, service in (("old", 7), ("adopted", 7), ("twice", 1), ("twice", 2)):

@@ -21,6 +21,11 @@ SNAPSHOT = HostSnapshot(
 )
 
 
+def test_the_columns_come_in_the_order_in_which_they_are_read_back() -> None:
+    """So that a difference needs no look-up."""
+    assert tuple(RowEncoder().encode(SNAPSHOT)) == OWNED_COLUMNS
+
+
 def test_every_owned_column_has_its_value() -> None:
     """Sums floored once, differences from the floored values, disk in GiB."""
     assert RowEncoder().encode(SNAPSHOT) == {

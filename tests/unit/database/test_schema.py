@@ -16,7 +16,7 @@ def test_the_table_has_its_21_columns_in_order_and_one_key() -> None:
 def test_the_companion_table_has_its_keys() -> None:
     """One row for each host, one host for each row."""
     text = schema.fence_ddl()
-    assert "PRIMARY KEY (`node`, `service`)" in text
+    assert "UNIQUE KEY `asynchost_fence_node` (`node`, `service`)" in text
     assert "UNIQUE KEY `asynchost_fence_cn_id` (`cn_id`)" in text
     assert text.endswith("ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci")
 
