@@ -136,8 +136,7 @@ class Lane:
         hosts = [planned[write.row_id] for write in batch]
         text = statements.update(batch, self._owner)
         try:
-            async with self._turn:
-                matched = await self._session.write(text)
+            matched = await self._write(text)
             if len(batch) > 1:
                 # The books can wait until the next statement is on its way.
                 await asyncio.sleep(0)
@@ -166,6 +165,15 @@ class Lane:
                 self._written(host, write)
             return []
         return await self._find_out(hosts, batch)
+
+    async def _write(self, text: str) -> int:
+        """One statement at a time, and none after one that ended the session."""
+        await self._turn.acquire()
+        try:
+            return await self._session.write(text)
+        finally:
+            if not self._session.closed:
+                self._turn.release()
 
     async def _find_out(
         self, hosts: Sequence[Attachment], batch: Sequence[RowWrite]

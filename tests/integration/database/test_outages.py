@@ -399,18 +399,21 @@ async def test_the_tables_may_come_after_the_refusal(empty_database: Database) -
 async def test_a_connection_that_is_lost_amid_many_rows(database: Database) -> None:
     """One statement landed, one was under way, one was prepared: each host is written again."""
     hosts = [FakeHost(f"n{number:04}") for number in range(1200)]
-    async with ComputeNodeWriter(database.url, settings=AT_ONCE) as writer:
+    # No statement is given up before it is ended from outside.
+    settings = replace(AT_ONCE, statement_deadline_seconds=10)
+    async with ComputeNodeWriter(database.url, settings=settings) as writer:
         for host in hosts:
             writer.attach(host)
         await writer.flush()
-        middle = database.row(f"hypervisor_hostname = '{hosts[600].host}'")["id"]
         (session,) = database.connections()
-        with locked(database, f"SELECT * FROM compute_nodes WHERE id = {middle} FOR UPDATE"):
+        with locked(database, "SELECT * FROM compute_nodes WHERE id = 600 FOR UPDATE"):
             for host in hosts:
                 host.start(vcpus=2)
             await eventually(lambda: database.rows("vcpus_used = 2"))
             assert len(database.rows("vcpus_used = 2")) < len(hosts)
-            database.execute(f"KILL {session}")
+            with capture_logs() as logs:
+                database.execute(f"KILL {session}")
+                await eventually(lambda: "Lost connection" in str(logs))
         await writer.flush()
     assert {row["vcpus_used"] for row in database.rows()} == {2}
     assert len(database.rows()) == len(hosts)
