@@ -5,6 +5,7 @@ the table ``compute_nodes``. Neither configures logging, installs a signal handl
 anything behind.
 """
 
+from asynchost.accounting import Counted, CountedMemory, Policy
 from asynchost.database.foreign_edits import OnForeignEdit
 from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.status import WriterStatus
@@ -54,6 +55,8 @@ __all__ = [
     "ClosedError",
     "ComputeNodeWriter",
     "ConfigurationError",
+    "Counted",
+    "CountedMemory",
     "DatabaseRefusedError",
     "DatabaseUnavailableError",
     "DiskUsage",
@@ -73,6 +76,7 @@ __all__ = [
     "NovaOwnsRowError",
     "Observation",
     "OnForeignEdit",
+    "Policy",
     "RowConflictError",
     "SnapshotSource",
     "Subscription",

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from asynchost.accounting import Accounting, is_known_state
+from asynchost.accounting import DEFAULT_POLICY, Accounting, Policy, is_known_state
 from asynchost.agenda import Mark
 from asynchost.errors import AsynchostError, NotReadyError
 from asynchost.ledger import Ledger, Move
@@ -28,7 +28,8 @@ from asynchost.model import (
 _RECENT_DRIFT = 16
 _LIKELY_CAUSE = {
     "active": "its start or end came without an event, or the event was lost",
-    "vcpus": "libvirt sends no event when vCPUs of a running domain change",
+    "counted": "its definition came, went or was renamed without an event",
+    "vcpus": "libvirt sends no event when a domain's vCPUs change",
     "memory_kib": "its memory changed without an event",
     "at_work": "libvirt sends no event when this work begins or ends",
 }
@@ -40,11 +41,19 @@ class HostState:
     ``clock`` returns seconds that only grow; ``log`` is a structlog logger bound to the host.
     """
 
-    def __init__(self, host: str, name: str | None, clock: Callable[[], float], log: Any) -> None:
+    def __init__(
+        self,
+        host: str,
+        name: str | None,
+        clock: Callable[[], float],
+        log: Any,
+        policy: Policy = DEFAULT_POLICY,
+    ) -> None:
         self.host = host
         self._name = name
         self._clock = clock
         self._log = log
+        self._policy = policy
         self._ledger: Ledger | None = None
         self._accounting: Accounting | None = None
         self._ready = False
@@ -156,7 +165,7 @@ class HostState:
         """A connection is open: from here the host's kind is known, and so what counts."""
         self._generation = generation
         self._down_reason = None
-        self._accounting = Accounting(hypervisor_type)
+        self._accounting = Accounting(hypervisor_type, self._policy)
         self._log.info("connected", generation=generation, hypervisor_type=hypervisor_type)
         self._notify()
 

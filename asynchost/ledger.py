@@ -1,11 +1,13 @@
 """The record of the last observation of each counted domain of a host, and the totals.
 
 Pure: no clock, no loop, no libvirt. Memory: one record per domain that costs something;
-domains that cost nothing are not kept, so a host's thousand defined guests weigh nothing.
+domains that cost nothing are not kept, so a host's thousand defined guests weigh nothing where
+only active ones count.
 
-The totals move by the difference between a domain's old record and its new one, and always
-equal a recount of the records. An event never carries a number in: whoever holds a newer
-observation replaces the record, so that duplicates, reorderings and late events are harmless.
+The totals begin with what is reserved for the host, move by the difference between a domain's
+old record and its new one, and always equal a recount of the records. An event never carries a
+number in: whoever holds a newer observation replaces the record, so that duplicates,
+reorderings and late events are harmless.
 """
 
 from collections.abc import Iterable, KeysView
@@ -36,11 +38,13 @@ class Move(NamedTuple):
         """The fields that differ, as (field, before, after).
 
         A domain that came or went is one correction, ``active``; its vCPUs and memory only
-        follow.
+        follow. One that did so without running, by its definition or its name, is ``counted``.
         """
         before, after = self.before, self.after
         if before.running_vms != after.running_vms:
             return [("active", before.running_vms, after.running_vms)]
+        if before != after and NOTHING in (before, after):
+            return [("counted", int(before != NOTHING), int(after != NOTHING))]
         found = []
         if before.vcpus_used != after.vcpus_used:
             found.append(("vcpus", before.vcpus_used, after.vcpus_used))
@@ -59,11 +63,11 @@ class Ledger:
     def __init__(self, accounting: Accounting) -> None:
         self._accounting = accounting
         self._records: dict[str, Record] = {}
-        self._usage = NOTHING
+        self._usage = accounting.reserved
 
     @property
     def usage(self) -> Usage:
-        """The totals now."""
+        """The totals now, with what is reserved."""
         return self._usage
 
     @property
@@ -110,7 +114,8 @@ class Ledger:
     def recount(self) -> Usage:
         """The totals summed anew from all records: equal to :attr:`usage`, always."""
         costs = [record.cost for record in self._records.values()]
-        return Usage(*(sum(column) for column in zip(NOTHING, *costs, strict=True)))
+        reserved = self._accounting.reserved
+        return Usage(*(sum(column) for column in zip(reserved, *costs, strict=True)))
 
     def _move(self, replaced: Record | None, after: Usage) -> Move:
         before = NOTHING if replaced is None else replaced.cost

@@ -64,7 +64,7 @@ class Observation(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What is used on a host: sums over its counted domains."""
+    """What is used on a host: sums over its counted domains, and what is reserved."""
 
     vcpus_used: int = 0
     memory_kib_used: int = 0
@@ -129,7 +129,7 @@ class Drift:
     uuid: str
     domain_name: str
     field: str
-    """``active``, ``vcpus``, ``memory_kib`` or ``at_work``."""
+    """``active``, ``counted``, ``vcpus``, ``memory_kib`` or ``at_work``."""
     before: int
     after: int
     age_seconds: float
@@ -152,6 +152,9 @@ class HostFacts:
     cpu_info: Mapping[str, Any]
     """``arch``, ``model``, ``vendor``, ``topology`` (``cells``, ``sockets``, ``cores``,
     ``threads``) and ``features`` (sorted names): all five always there, unknown ones None."""
+    supported_instances: tuple[tuple[str, str, str], ...] = ()
+    """The guests that it can run, as (architecture, hypervisor, mode) in Nova's names, such as
+    ``("x86_64", "kvm", "hvm")``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +235,7 @@ class MonitorStatus:
     drift: int
     """Corrections that audits made."""
     drift_by_field: Mapping[str, int]
-    """The same, by the field that was wrong: ``active``, ``vcpus``, ``memory_kib``, ``at_work``."""
+    """The same, by the field that was wrong, as in :class:`Drift`."""
     recent_drift: tuple["Drift", ...]
     """The last sixteen of them, the newest last."""
     missing_events: tuple[str, ...]

@@ -62,8 +62,9 @@ class HostMonitor:
             raise InvalidSettingError("name", name, f"give 1 to {_LONGEST_NAME} characters")
         self._host = name or uri
         self._log = get_logger("asynchost.monitor", host=self._host)
-        self._state = HostState(self._host, name, monotonic, self._log)
-        self._source = Source(uri, settings or MonitorSettings(), self._state)
+        settings = settings or MonitorSettings()
+        self._state = HostState(self._host, name, monotonic, self._log, settings.policy)
+        self._source = Source(uri, settings, self._state)
         # Weakly: whoever breaks out of a loop over changes() and forgets it is forgotten too.
         self._subscriptions: WeakSet[Subscription] = WeakSet()
         self._drift_subscriptions: WeakSet[DriftSubscription] = WeakSet()

@@ -7,6 +7,7 @@ has been opened.
 from dataclasses import dataclass
 from math import isfinite
 
+from asynchost.accounting import DEFAULT_POLICY, Policy
 from asynchost.errors import InvalidSettingError
 
 
@@ -38,6 +39,8 @@ class MonitorSettings:
     Nova's if it exists, else libvirt's image folder."""
     read_write: bool = False
     """Open a read-write connection. Nothing here needs one, so the default is the least right."""
+    policy: Policy = DEFAULT_POLICY
+    """What counts: which domains, which of their figures, and what is reserved."""
 
     def __post_init__(self) -> None:
         for name in ("audit_interval_seconds", "second_resync_seconds"):
@@ -54,6 +57,8 @@ class MonitorSettings:
         for name in ("keepalive_interval_seconds", "keepalive_count"):
             if not isinstance(getattr(self, name), int):
                 raise InvalidSettingError(name, getattr(self, name), "give a whole number above 0")
+        if not isinstance(self.policy, Policy):
+            raise InvalidSettingError("policy", self.policy, "give a Policy")
         if self.instances_path is not None and not self.instances_path.startswith("/"):
             raise InvalidSettingError("instances_path", self.instances_path, "give a full path")
 

@@ -13,7 +13,7 @@ from asynchost.database.acknowledged import Acknowledged
 from asynchost.database.foreign_edits import Edit, ForeignEdits, OnForeignEdit
 from asynchost.database.identity import Claim, Wanted
 from asynchost.database.records import OwnedRow, Record, Verdict
-from asynchost.database.rows import RowEncoder, Values
+from asynchost.database.rows import RowEncoder, Values, supported_instances
 from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.statements import FenceKey, RowWrite, Sign
 from asynchost.database.vigil import MISSED_RENEWALS, Sight, Vigil
@@ -181,20 +181,24 @@ class Attachment:
     def wanted(self) -> Wanted | None:
         """What to claim; None when a row is owned already, or cannot be made yet."""
         snapshot = self._writable()
-        if self.row is not None or snapshot is None or snapshot.name is None:
+        if self.row is not None or snapshot is None:
+            return None
+        name, facts = snapshot.name, snapshot.facts
+        if name is None or facts is None:
             return None
         values = self._encoder.encode(snapshot)
         if values == self._refused:
             return None
         self._offered = values
         return Wanted(
-            snapshot.name,
+            name,
             self.service_id,
             values,
             self._known_term,
             self.host,
             self._surroundings.settings.beside_nova,
             None if self._vigil is None else self._silent_seconds,
+            supported_instances(facts),
         )
 
     def plan(self) -> RowWrite | None:

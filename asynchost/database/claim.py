@@ -174,7 +174,8 @@ class _Attempt:
 
     async def _create(self, number: int, service_id: int) -> int:
         wanted, nova = self._batch[number], self._novas[number]
-        filling = self._layout.filling(wanted.name if nova is None else nova.host)
+        host = wanted.name if nova is None else nova.host
+        filling = self._layout.filling(host, wanted.supported_instances)
         await self._session.write(statements.insert(wanted.values, service_id, filling))
         return self._session.insert_id
 

@@ -72,7 +72,7 @@ class DryLane(Lane):
                 # An id that no row has, and that tells the hosts apart.
                 self._next_id -= 1
                 row_id, how, values = self._next_id, How.CREATED, dict(wanted.values)
-                filling = self._layout.filling(wanted.name)
+                filling = self._layout.filling(wanted.name, wanted.supported_instances)
                 self._show(statements.insert(values, service_id, filling))
             else:
                 row_id, how, service_id = found.row_id, How.ADOPTED, found.service_id or 0

@@ -70,6 +70,8 @@ class Wanted:
     silent_seconds: float | None = None
     """A standby's claim: only if the owner has let go, or given no sign for this long. None:
     from whoever has the row."""
+    supported_instances: str = "[]"
+    """For a row that is created in one of Nova's wider tables."""
 
 
 @dataclass(frozen=True, slots=True)

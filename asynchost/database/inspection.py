@@ -55,7 +55,7 @@ async def check(session: Session, *, only_reads: bool = False) -> Layout:
     :raises DatabaseRefusedError: the first thing that is missing, with the DDL or GRANT for it.
     """
     layout = await discover(session)
-    probes = schema.readable() if only_reads else schema.probes(layout.filling(""))
+    probes = schema.readable() if only_reads else schema.probes(layout.filling("", "[]"))
     for table, probe in probes:
         try:
             await session.query(probe)

@@ -42,14 +42,15 @@ class Layout(NamedTuple):
     services: bool = False
     """Whether Nova's table ``services`` is there and may be read."""
 
-    def filling(self, host: str) -> dict[str, str]:
+    def filling(self, host: str, supported_instances: str) -> dict[str, str]:
         """The further columns of a new row and their values, as SQL; ``host`` is Nova's name of
-        the host that the service runs on."""
+        the host that the service runs on, ``supported_instances`` is JSON."""
         known = {
             "uuid": literal(str(uuid.uuid4())),
             "host": literal(host),
             "mapped": "0",
             "stats": literal("{}"),
+            "supported_instances": literal(supported_instances),
         }
         filled = {}
         for column in self.columns:

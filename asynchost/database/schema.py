@@ -46,7 +46,7 @@ OWNED_COLUMNS = (
 """The columns whose values come from the host, in the order in which a row's values are made;
 the writer compares and writes these."""
 
-NOVA_COLUMNS = ("uuid", "host", "mapped", "stats")
+NOVA_COLUMNS = ("uuid", "host", "mapped", "stats", "supported_instances")
 """Columns of Nova's wider table that a row made by us is given a value in; later they are
 Nova's, as all its others are from the beginning."""
 

@@ -24,7 +24,7 @@ from asynchost.hypervisor.authentication import AUTHENTICATION
 from asynchost.hypervisor.call_thread import Call, CallThread, ThreadClosedError
 from asynchost.hypervisor.domain_events import EVENTS, DomainEvent, Translate
 from asynchost.hypervisor.libvirt_errors import translated, where_supported
-from asynchost.hypervisor.listing import list_active
+from asynchost.hypervisor.listing import list_domains
 from asynchost.hypervisor.uri import check_uri
 from asynchost.settings import MonitorSettings
 
@@ -275,10 +275,12 @@ class Connection:
         except RuntimeError:
             pass  # the loop is closed: nobody is left to be told
 
-    async def list_active(self) -> dict[str, libvirt.virDomain]:
-        """The active domains by UUID. Drop each ``virDomain`` as soon as it was read."""
+    async def list_domains(self) -> dict[str, libvirt.virDomain]:
+        """The domains that may count, by UUID. Drop each ``virDomain`` as soon as it was read."""
         return await self.ask(
-            "virConnectListAllDomains", list_active, self._settings.listing_deadline_seconds
+            "virConnectListAllDomains",
+            lambda handle: list_domains(handle, self._settings.policy),
+            self._settings.listing_deadline_seconds,
         )
 
 

@@ -1,13 +1,30 @@
-"""Who is active on a host. Blocking, for threads."""
+"""Which domains a host has. Blocking, for threads."""
 
 import libvirt
 
+from asynchost.accounting import Counted, Policy
 
-def list_active(connection: libvirt.virConnect) -> dict[str, libvirt.virDomain]:
-    """The active domains by UUID. Each ``virDomain`` pins its connection: drop it once read."""
-    active = libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE
+# Flags that split a listing into parts that do not overlap.
+_PERSISTENCE = (
+    libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT,
+    libvirt.VIR_CONNECT_LIST_DOMAINS_TRANSIENT,
+)
+_STATES = (
+    libvirt.VIR_CONNECT_LIST_DOMAINS_RUNNING,
+    libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED,
+    libvirt.VIR_CONNECT_LIST_DOMAINS_SHUTOFF,
+    libvirt.VIR_CONNECT_LIST_DOMAINS_OTHER,
+)
+
+
+def list_domains(connection: libvirt.virConnect, policy: Policy) -> dict[str, libvirt.virDomain]:
+    """The domains that may count, by UUID: the active ones, or the inactive ones too.
+
+    Each ``virDomain`` pins its connection: drop it once read.
+    """
+    wanted = 0 if policy.count == Counted.DEFINED else libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE
     try:
-        domains = connection.listAllDomains(active)
+        domains = connection.listAllDomains(wanted)
     except libvirt.libvirtError as error:
         # libvirtd answers no list of more than 16,384 domains, so ask for parts of it. What it
         # then says is a plain "internal error", so any error of a living connection is tried.
@@ -15,15 +32,15 @@ def list_active(connection: libvirt.virConnect) -> dict[str, libvirt.virDomain]:
             raise error from None
         domains = [
             domain
-            for kind in (
-                libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT,
-                libvirt.VIR_CONNECT_LIST_DOMAINS_TRANSIENT,
-            )
-            for state in (
-                libvirt.VIR_CONNECT_LIST_DOMAINS_RUNNING,
-                libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED,
-                libvirt.VIR_CONNECT_LIST_DOMAINS_OTHER,
-            )
-            for domain in connection.listAllDomains(active | kind | state)
+            for persistence in _PERSISTENCE
+            for state in _STATES
+            for domain in connection.listAllDomains(wanted | persistence | state)
         ]
+    if policy.by_name:
+        # Names come with the listing. Who is renamed into what counts is told of by an event.
+        return {
+            uuid: domain
+            for domain in domains
+            if policy.may_count(uuid := domain.UUIDString(), domain.name())
+        }
     return {domain.UUIDString(): domain for domain in domains}

@@ -66,6 +66,8 @@ class Reader:
         self._sink = sink
         self._deadline_seconds = settings.call_deadline_seconds
         self._look_again_seconds = settings.look_again_seconds
+        # An object keeps the name that it came with; one that is looked up has today's.
+        self._look_up = settings.policy.by_name
         self._loop = asyncio.get_running_loop()
         self._agenda = Agenda()
         self._lanes = ReadLanes(events, listing, make_spare, on_more=self.pump)
@@ -201,6 +203,9 @@ class Reader:
                 kept = self._to_look_at.pop(uuid, None)
                 if domain is None:
                     home, domain = self._lanes.events, kept
+            if self._look_up and domain is not None:
+                self._spent.append(domain)
+                domain = None
             reads.append(
                 Read(uuid, mark, domain if home is lane else None, uuid in self._migrating)
             )

@@ -4,7 +4,7 @@ What it finds goes to one sink, on the loop: it keeps no totals itself. At each 
 order is what makes it gap-free: register the events, then list, then read again whatever became
 dirty meanwhile, then publish.
 
-Memory: the reader's, and during a resync one observation per active domain.
+Memory: the reader's, and during a resync one observation per listed domain.
 """
 
 import asyncio
@@ -151,7 +151,7 @@ class Source:
             await listing.open()
         kind = await events.ask("virConnectGetType", lambda handle: handle.getType())
         self._generation += 1
-        self._has_domain_0 = Accounting(kind).has_domain_0
+        self._has_domain_0 = Accounting(kind, self._settings.policy).has_domain_0
         self._starting.clear()
         self._sink.connected(self._generation, kind)
         self._listing = listing
@@ -221,7 +221,7 @@ class Source:
         while True:
             patience = loop.call_later(self._settings.call_deadline_seconds, probe)
             try:
-                return await listing.list_active()
+                return await listing.list_domains()
             except CallTimeoutError as error:
                 self._log.warning(
                     "listing blocked, still not ready",
@@ -249,7 +249,7 @@ class Source:
         # started since, so that one is read as well, and only its own answer counts.
         blocked = None
         try:
-            listed = await connection.list_active()
+            listed = await connection.list_domains()
         except CallTimeoutError as error:
             # One locked domain blocks every listing. Those that are counted can be read all the
             # same, and the locked one is named by it.
@@ -310,9 +310,7 @@ class Source:
         backoff = Backoff(random)
         while True:
             try:
-                facts = await connection.ask(
-                    "virConnectGetCapabilities", read_facts, self._settings.listing_deadline_seconds
-                )
+                facts = await self._read_facts(connection)
             except (HypervisorUnavailableError, HypervisorRefusedError) as error:
                 # The totals need no facts. If the connection is dead, that is told elsewhere.
                 self._log.warning("host facts not available, no row yet", reason=str(error))
@@ -320,6 +318,11 @@ class Source:
             else:
                 self._tell_facts(facts)
                 return
+
+    async def _read_facts(self, connection: Connection) -> HostFacts:
+        return await connection.ask(
+            "virConnectGetCapabilities", read_facts, self._settings.listing_deadline_seconds
+        )
 
     async def _refresh_node(self, connection: Connection) -> None:
         if self._facts is None:
@@ -329,7 +332,15 @@ class Source:
         except (HypervisorUnavailableError, HypervisorRefusedError) as error:
             self._log.warning("host's CPUs and memory not read again", reason=str(error))
             return
-        self._tell_facts(replace(self._facts, vcpus=vcpus, memory_mb=memory_mb))
+        if (vcpus, memory_mb) == (self._facts.vcpus, self._facts.memory_mb):
+            return
+        # CPUs or memory came or went: so may what is told of them have changed.
+        facts = replace(self._facts, vcpus=vcpus, memory_mb=memory_mb)
+        try:
+            facts = await self._read_facts(connection)
+        except (HypervisorUnavailableError, HypervisorRefusedError) as error:
+            self._log.warning("host's capabilities not read again", reason=str(error))
+        self._tell_facts(facts)
 
     def _tell_facts(self, facts: HostFacts) -> None:
         if facts != self._facts:

@@ -9,6 +9,7 @@ from itertools import pairwise, product
 
 from hypothesis import strategies as st
 
+from asynchost.accounting import Counted, CountedMemory, Policy
 from asynchost.model import Cause, Change, Observation, Usage
 
 DOMAIN_0 = "00000000-0000-0000-0000-000000000000"
@@ -20,6 +21,19 @@ HYPERVISOR_TYPES = ("QEMU", "Xen", "LXC", "BHYVE", "TEST", "vz")
 uuids = st.sampled_from(UUIDS)
 hypervisor_types = st.sampled_from(HYPERVISOR_TYPES)
 causes = st.sampled_from(tuple(Cause))
+
+_patterns = st.sampled_from(((), ("web-*",), ("build-*", "*-05"), ("*",), ("web-[!1]",)))
+policies = st.builds(
+    Policy,
+    count=st.sampled_from(Counted),
+    memory=st.sampled_from(CountedMemory),
+    reserved_vcpus=st.sampled_from((0, 1, 4)),
+    reserved_memory_mb=st.sampled_from((0, 512)),
+    domain_0_memory=st.booleans(),
+    domain_0_vcpus=st.booleans(),
+    include=_patterns,
+    exclude=_patterns,
+)
 
 _counts = st.integers(0, 64)
 _memory_kib = st.integers(0, 2**22)
@@ -36,6 +50,8 @@ _sizes = st.sampled_from(
 _circumstances = st.sampled_from(
     tuple(product(range(10), range(15), (None, True, False), (-1, 0, 1)))
 )
+# The same domain may have another name each time it is read: names are only what they are now.
+_names = st.sampled_from(("guest", "web-1", "web-2", "build-1", "Web-1"))
 
 
 @st.composite
@@ -43,10 +59,11 @@ def observations(draw: st.DrawFn, of: st.SearchStrategy[str] = uuids) -> Observa
     """What a read can return: each known state and reason, and some of the future's."""
     uuid = draw(of)
     state, reason, active, domain_id = draw(_circumstances)
+    name = draw(_names)
     vcpus, memory_kib, max_memory_kib = draw(_sizes)
     return Observation(
         uuid=uuid,
-        name=f"guest-{uuid[-2:]}",
+        name=name,
         domain_id=domain_id,
         state=state,
         reason=reason,

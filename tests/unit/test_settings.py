@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
+from asynchost.accounting import Policy
 from asynchost.errors import InvalidSettingError
 from asynchost.settings import MonitorSettings
 
@@ -33,12 +34,14 @@ def test_defaults() -> None:
         "disk_interval_seconds": 60.0,
         "instances_path": None,
         "read_write": False,
+        "policy": Policy(),
     }
 
 
 def test_every_number_is_checked_here() -> None:
     """A setting that is added comes into one of the two lists."""
-    numbers = {field.name for field in fields(MonitorSettings)} - {"instances_path", "read_write"}
+    numbers = {field.name for field in fields(MonitorSettings)}
+    numbers -= {"instances_path", "read_write", "policy"}
     assert numbers == {*ZERO_IS_NEVER, *ABOVE_ZERO}
 
 
@@ -83,6 +86,12 @@ def test_settings_cannot_be_changed() -> None:
     """One object may be shared by many monitors."""
     with pytest.raises(FrozenInstanceError):
         MonitorSettings().read_write = True  # type: ignore[misc]
+
+
+def test_a_policy_is_taken_whole() -> None:
+    """What counts is one value, checked when it is made."""
+    with pytest.raises(InvalidSettingError, match="policy: 'defined' is not usable"):
+        MonitorSettings(policy="defined")  # type: ignore[arg-type]
 
 
 def test_settings_are_named() -> None:

@@ -5,7 +5,9 @@ in between are made from the original table, column after column in the order of
 that in which Nova's releases have added them.
 """
 
+import json
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,8 +36,9 @@ STEPS = (
     "ADD disk_allocation_ratio float DEFAULT NULL",
     "ADD mapped int DEFAULT NULL",
 )
+SUPPORTED = (("x86_64", "qemu", "hvm"), ("x86_64", "kvm", "hvm"))
 OTHERS = (
-    *("host_ip", "supported_instances", "pci_stats", "metrics", "extra_resources"),
+    *("host_ip", "pci_stats", "metrics", "extra_resources"),
     *("numa_topology", "ram_allocation_ratio", "cpu_allocation_ratio", "disk_allocation_ratio"),
 )
 
@@ -73,6 +76,10 @@ async def write_two_hosts(database: Database, url: str | None = None) -> None:
     wider = {name for name, _ in columns(database)} - schema.COMPUTE_NODES_COLUMNS.keys()
     there = database.row("hypervisor_hostname = 'there'")
     hosts = [FakeHost("made"), FakeHost("there")]
+    for host in hosts:
+        facts = host.snapshot().facts
+        assert facts is not None
+        host.set_facts(replace(facts, supported_instances=SUPPORTED))
     async with ComputeNodeWriter(url or database.url, settings=AT_ONCE) as writer:
         for host in hosts:
             writer.attach(host)
@@ -84,7 +91,9 @@ async def write_two_hosts(database: Database, url: str | None = None) -> None:
     assert made["vcpus_used"] == 3
     assert made["deleted"] == 0
     expected = {"host": "made", "mapped": 0, "stats": "{}"}
-    for column in wider - {"uuid"}:
+    if "supported_instances" in wider:
+        assert json.loads(made["supported_instances"]) == [list(one) for one in SUPPORTED]
+    for column in wider - {"uuid", "supported_instances"}:
         assert made[column] == expected.get(column), column
     if "uuid" in wider:
         assert uuid.UUID(made["uuid"])
@@ -126,6 +135,14 @@ async def test_the_printed_rights_suffice_beside_nova(nova: Database) -> None:
     for grant in schema.nova_grant_statements(nova.name, account):
         nova.execute(grant)
     await write_two_hosts(nova, url)
+
+
+async def test_a_row_of_a_host_that_tells_no_guests_is_read_by_nova_too(nova: Database) -> None:
+    """Nova's readers want at least an empty list."""
+    async with ComputeNodeWriter(nova.url, settings=AT_ONCE) as writer:
+        writer.attach(FakeHost("n1"))
+        await writer.flush()
+    assert nova.row()["supported_instances"] == "[]"
 
 
 async def test_what_a_table_demands_is_supplied(database: Database) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from asynchost.database.rows import RowEncoder, difference
+from asynchost.database.rows import RowEncoder, difference, supported_instances
 from asynchost.database.schema import COMPUTE_NODES_COLUMNS, OWNED_COLUMNS
 from asynchost.model import DiskUsage, HostFacts, HostSnapshot, Usage
 
@@ -54,6 +54,14 @@ def test_what_is_not_owned_is_kept_by_the_statements() -> None:
     assert set(COMPUTE_NODES_COLUMNS) - set(OWNED_COLUMNS) == {
         *("created_at", "updated_at", "deleted_at", "deleted", "id", "service_id"),
     }
+
+
+def test_supported_instances_are_a_list_of_lists() -> None:
+    """As Nova's wider table has them; never NULL."""
+    assert supported_instances(FACTS) == "[]"
+    both = (("x86_64", "kvm", "hvm"), ("x86_64", "qemu", "hvm"))
+    text = supported_instances(replace(FACTS, supported_instances=both))
+    assert text == '[["x86_64", "kvm", "hvm"], ["x86_64", "qemu", "hvm"]]'
 
 
 def test_free_memory_may_be_negative() -> None:
