@@ -27,6 +27,7 @@ from asynchost.errors import (
     RowConflictError,
     UnavailableError,
 )
+from asynchost.explanation import DomainAccount, Explanation
 from asynchost.hypervisor.libvirt_errors import quiet_libvirt
 from asynchost.model import (
     Cause,
@@ -60,9 +61,11 @@ __all__ = [
     "DatabaseRefusedError",
     "DatabaseUnavailableError",
     "DiskUsage",
+    "DomainAccount",
     "DomainState",
     "Drift",
     "DriftSubscription",
+    "Explanation",
     "FencedError",
     "HostFacts",
     "HostMonitor",

@@ -12,6 +12,7 @@ from typing import Any
 from asynchost.accounting import DEFAULT_POLICY, Accounting, Policy, is_known_state
 from asynchost.agenda import Mark
 from asynchost.errors import AsynchostError, NotReadyError
+from asynchost.explanation import Explanation, Survey, explain
 from asynchost.ledger import Ledger, Move
 from asynchost.model import (
     Cause,
@@ -138,6 +139,15 @@ class HostState:
             missing_events=tuple(self._missing_events),
         )
 
+    def explain(self, others: Survey) -> Explanation:
+        """Where the totals come from, domain by domain; ``others`` are those without a record.
+
+        Raises :class:`NotReadyError` before there are totals.
+        """
+        if not self._ready or self._ledger is None or self._accounting is None:
+            raise NotReadyError(self.host)
+        return explain(self._ledger, self._accounting, self._unreadable, others, self._clock())
+
     # -- who wants to know ---------------------------------------------------------------------
 
     def add_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
@@ -234,7 +244,7 @@ class HostState:
         self._look_at_state(observation.state)
         ledger = self._ledger_in_use()
         before = ledger.usage
-        move = ledger.apply(observation, self._clock())
+        move = ledger.apply(observation, self._clock(), mark)
         self._moved(before, move, mark, observation.uuid, observation.name)
 
     def gone(self, uuid: str, mark: Mark) -> None:

@@ -11,10 +11,13 @@ reorderings and late events are harmless.
 """
 
 from collections.abc import Iterable, KeysView
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from asynchost.accounting import NOTHING, Accounting
-from asynchost.model import Observation, Usage
+from asynchost.agenda import Mark
+from asynchost.model import Cause, Observation, Usage
+
+_LISTED: Final = Mark(Cause.RESYNC)
 
 
 class Record(NamedTuple):
@@ -24,6 +27,8 @@ class Record(NamedTuple):
     cost: Usage
     read_at: float
     """When it was read, by the clock of whoever applied it."""
+    mark: Mark
+    """Why it was read."""
 
 
 class Move(NamedTuple):
@@ -79,13 +84,17 @@ class Ledger:
         """The domain's record; None for one that costs nothing or is not known."""
         return self._records.get(uuid)
 
-    def apply(self, observation: Observation, read_at: float = 0.0) -> Move:
+    def records(self) -> Iterable[Record]:
+        """Those of all counted domains: a live view."""
+        return self._records.values()
+
+    def apply(self, observation: Observation, read_at: float = 0.0, mark: Mark = _LISTED) -> Move:
         """Replace the domain's record by a newer observation."""
         cost = self._accounting.cost(observation)
         if cost == NOTHING:
             return self.remove(observation.uuid)
         before = self._records.get(observation.uuid)
-        self._records[observation.uuid] = Record(observation, cost, read_at)
+        self._records[observation.uuid] = Record(observation, cost, read_at, mark)
         return self._move(before, cost)
 
     def remove(self, uuid: str) -> Move:
@@ -106,7 +115,7 @@ class Ledger:
         kept = [record for uuid in keep if (record := self._records.get(uuid)) is not None]
         fresh = Ledger(self._accounting)
         for record in kept:
-            fresh.apply(record.observation, record.read_at)
+            fresh.apply(record.observation, record.read_at, record.mark)
         for observation in observations:
             fresh.apply(observation, read_at)
         self._records, self._usage = fresh._records, fresh._usage

@@ -17,6 +17,7 @@ from asynchost.errors import (
     InvalidSettingError,
     NotReadyError,
 )
+from asynchost.explanation import Explanation, Survey
 from asynchost.host_state import HostState
 from asynchost.hypervisor.source import Source
 from asynchost.log import get_logger
@@ -236,6 +237,22 @@ class HostMonitor:
         finally:
             remove()
         return corrections
+
+    async def explain(self) -> Explanation:
+        """Where the totals come from: every domain of the host, whether it counts and why, and
+        when it was read last and why.
+
+        Lists the host's domains for it, with a read of each that does not count. Where libvirt
+        does not answer, those may be missing, and ``incomplete`` says why. Raises
+        :class:`NotReadyError` before the first resync. Cancelling is safe.
+        """
+        if not self._state.ready:
+            raise NotReadyError(self._host)
+        try:
+            others = await self._source.survey()
+        except HypervisorUnavailableError as error:
+            others = Survey(incomplete=error.message)
+        return self._state.explain(others)
 
     async def get_host_stats(self, refresh: bool = False) -> dict[str, Any]:
         """The classic host state: a fresh dictionary, disk in GiB and memory in MiB.

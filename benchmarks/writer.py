@@ -274,7 +274,7 @@ class Load(NamedTuple):
     """Changes a second."""
     written: float
     """Rows a second."""
-    late: Counter[int]
+    late: dict[int, int]
     """How many rows were acknowledged so many milliseconds after the first change that they were
     written for; of the later half of the time."""
     bytes_a_host: float
@@ -285,7 +285,7 @@ class Load(NamedTuple):
 
 def _median_late(load: Load) -> int:
     """In milliseconds."""
-    behind = load.late.total() / 2
+    behind = sum(load.late.values()) / 2
     for late, count in sorted(load.late.items()):
         behind -= count
         if behind <= 0:
@@ -476,5 +476,9 @@ def _result(
                 loads[last].more_bytes < 2**20 * 16,
             ),
         ],
-        raw={"costs": costs, "loads": loads, "latencies": blocks},
+        raw={
+            "costs": costs,
+            "loads": {n: load._replace(late=dict(load.late)) for n, load in loads.items()},
+            "latencies": blocks,
+        },
     )

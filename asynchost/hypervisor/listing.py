@@ -3,6 +3,12 @@
 import libvirt
 
 from asynchost.accounting import Counted, Policy
+from asynchost.agenda import Mark
+from asynchost.explanation import Survey
+from asynchost.hypervisor.batch import Read, read_domain
+from asynchost.model import Cause, Observation
+
+_LOOK = Mark(Cause.LOOK_AGAIN, "explained")
 
 # Flags that split a listing into parts that do not overlap.
 _PERSISTENCE = (
@@ -23,19 +29,7 @@ def list_domains(connection: libvirt.virConnect, policy: Policy) -> dict[str, li
     Each ``virDomain`` pins its connection: drop it once read.
     """
     wanted = 0 if policy.count == Counted.DEFINED else libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE
-    try:
-        domains = connection.listAllDomains(wanted)
-    except libvirt.libvirtError as error:
-        # libvirtd answers no list of more than 16,384 domains, so ask for parts of it. What it
-        # then says is a plain "internal error", so any error of a living connection is tried.
-        if not connection.isAlive():
-            raise error from None
-        domains = [
-            domain
-            for persistence in _PERSISTENCE
-            for state in _STATES
-            for domain in connection.listAllDomains(wanted | persistence | state)
-        ]
+    domains = _list(connection, wanted)
     if policy.by_name:
         # Names come with the listing. Who is renamed into what counts is told of by an event.
         return {
@@ -44,3 +38,37 @@ def list_domains(connection: libvirt.virConnect, policy: Policy) -> dict[str, li
             if policy.may_count(uuid := domain.UUIDString(), domain.name())
         }
     return {domain.UUIDString(): domain for domain in domains}
+
+
+def survey(connection: libvirt.virConnect, known: frozenset[str]) -> Survey:
+    """Read all domains, active or not, but for those ``known``."""
+    observations: list[Observation] = []
+    failures: dict[str, str] = {}
+    for domain in _list(connection, 0):
+        uuid = domain.UUIDString()
+        if uuid in known:
+            continue
+        try:
+            observation = read_domain(connection, Read(uuid, _LOOK, domain, ask_reason=False))
+        except libvirt.libvirtError as error:
+            failures[uuid] = str(error)
+        else:
+            if observation is not None:
+                observations.append(observation)
+    return Survey(tuple(observations), failures)
+
+
+def _list(connection: libvirt.virConnect, wanted: int) -> list[libvirt.virDomain]:
+    try:
+        return list(connection.listAllDomains(wanted))
+    except libvirt.libvirtError as error:
+        # libvirtd answers no list of more than 16,384 domains, so ask for parts of it. What it
+        # then says is a plain "internal error", so any error of a living connection is tried.
+        if not connection.isAlive():
+            raise error from None
+        return [
+            domain
+            for persistence in _PERSISTENCE
+            for state in _STATES
+            for domain in connection.listAllDomains(wanted | persistence | state)
+        ]

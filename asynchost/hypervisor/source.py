@@ -21,11 +21,13 @@ from asynchost.errors import (
     HypervisorRefusedError,
     HypervisorUnavailableError,
 )
+from asynchost.explanation import Survey
 from asynchost.hypervisor.connection import Connection, close_orphans
 from asynchost.hypervisor.disk_watch import DiskWatch
 from asynchost.hypervisor.domain_events import DomainEvent
 from asynchost.hypervisor.event_loop import EVENT_LOOP
 from asynchost.hypervisor.host_facts import read_facts, read_node
+from asynchost.hypervisor.listing import survey
 from asynchost.hypervisor.reader import Reader, ReadSink
 from asynchost.log import get_logger
 from asynchost.model import Cause, DiskUsage, HostFacts, Observation
@@ -238,6 +240,21 @@ class Source:
         safe.
         """
         await self._recount(Cause.AUDIT, spread_seconds=0.0)
+
+    async def survey(self) -> Survey:
+        """Read the domains that have no record, now.
+
+        Raises :class:`HypervisorUnavailableError`. Cancelling is safe.
+        """
+        connection = self._listing
+        if connection is None:
+            raise HypervisorUnavailableError(self._uri, "not connected")
+        known = frozenset(self._sink.known_uuids())
+        return await connection.ask(
+            "virConnectListAllDomains",
+            lambda handle: survey(handle, known),
+            self._settings.listing_deadline_seconds,
+        )
 
     async def _recount(self, cause: Cause, spread_seconds: float) -> None:
         connection, reader = self._listing, self._reader
