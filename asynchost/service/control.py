@@ -1,0 +1,216 @@
+"""How a running daemon is asked what it knows: a Unix socket that only its own user can open.
+
+One line of JSON is a question, one line the answer. May live here: sockets and where they are.
+Must not: what is asked and what is answered.
+
+A daemon's socket has a name of its own in a folder that all of them share, so that several can
+run on one machine and whoever asks finds them all. Nothing of it is needed for the work: where
+no socket can be made, the daemon says so and goes on.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import socket
+import stat
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import structlog
+
+from asynchost.errors import ConfigurationError
+
+FOLDER_VARIABLE: Final = "RUNTIME_DIRECTORY"
+"""What systemd sets for a unit with ``RuntimeDirectory=asynchost``."""
+_SHARED_FOLDER: Final = Path("/run/asynchost")
+_SUFFIX: Final = ".sock"
+_QUESTION_SECONDS: Final = 5.0
+_ANSWER_SECONDS: Final = 45.0
+"""More than a listing may take."""
+_LONGEST_LINE: Final = 2**26
+"""Bytes; some tens of thousands of domains."""
+
+Answer = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+
+_made: set[Path] = set()
+
+_log = structlog.get_logger("asynchost.control")
+
+
+def own_folder(environment: Mapping[str, str]) -> Path:
+    """Where a daemon of this user puts its socket."""
+    if given := environment.get(FOLDER_VARIABLE):
+        return Path(given.partition(":")[0])
+    if os.geteuid() == 0:
+        return _SHARED_FOLDER
+    if runtime := environment.get("XDG_RUNTIME_DIR"):
+        return Path(runtime) / "asynchost"
+    return Path(tempfile.gettempdir()) / f"asynchost-{os.geteuid()}"
+
+
+def searched_folders(environment: Mapping[str, str]) -> list[Path]:
+    """Where this user may find daemons: its own and, unless told otherwise, the system's."""
+    own = own_folder(environment)
+    return [own] if environment.get(FOLDER_VARIABLE) else list(dict.fromkeys([_SHARED_FOLDER, own]))
+
+
+def remove_sockets() -> None:
+    """What an end at once must not leave."""
+    for path in list(_made):
+        path.unlink(missing_ok=True)
+        _made.discard(path)
+
+
+class ControlSocket:
+    """Answers questions for as long as it is entered."""
+
+    def __init__(self, answer: Answer, environment: Mapping[str, str]) -> None:
+        self._answer = answer
+        self._folder = own_folder(environment)
+        self._server: asyncio.Server | None = None
+        self._path: Path | None = None
+        self._asking: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        try:
+            listening, self._path = _listen(self._folder)
+        except OSError as error:
+            _log.warning(
+                "no control socket, so explain and diff will not find this daemon",
+                folder=str(self._folder),
+                reason=error.strerror or str(error),
+            )
+            return self
+        self._server = await asyncio.start_unix_server(
+            self._serve, sock=listening, limit=_LONGEST_LINE
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if self._server is None or self._path is None:
+            return
+        self._path.unlink(missing_ok=True)
+        _made.discard(self._path)
+        self._server.close()
+        for task in self._asking:
+            task.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._asking.add(task)
+        try:
+            async with asyncio.timeout(_QUESTION_SECONDS):
+                question = json.loads(await reader.readline())
+            try:
+                answer = await self._answer(question)
+            except Exception as error:  # noqa: BLE001 - whoever asks is told, and the daemon goes on
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            writer.write(json.dumps(answer).encode() + b"\n")
+            async with asyncio.timeout(_QUESTION_SECONDS):
+                await writer.drain()
+        except (OSError, ValueError, TimeoutError):
+            pass  # no question, or nobody there any more to hear the answer
+        finally:
+            self._asking.discard(task)
+            writer.close()
+
+
+def _listen(folder: Path) -> tuple[socket.socket, Path]:
+    private = folder.parent == Path(tempfile.gettempdir())
+    folder.mkdir(mode=0o700 if private else 0o755, parents=True, exist_ok=True)
+    if private and not _is_ours(folder):
+        raise OSError(0, "the folder is somebody else's")
+    for path in folder.glob(f"*{_SUFFIX}"):
+        if not _is_alive(path):
+            path.unlink(missing_ok=True)
+    path = folder / f"{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+    listening = socket.socket(socket.AF_UNIX)
+    mask = os.umask(0o177)
+    try:
+        listening.bind(str(path))
+    except BaseException:
+        listening.close()
+        raise
+    finally:
+        os.umask(mask)
+    _made.add(path)
+    listening.setblocking(False)
+    listening.listen()
+    return listening, path
+
+
+def _is_ours(folder: Path) -> bool:
+    status = folder.lstat()
+    return (
+        stat.S_ISDIR(status.st_mode)
+        and status.st_uid == os.geteuid()
+        and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    )
+
+
+def _is_alive(path: Path) -> bool:
+    """Whether somebody listens there. Whatever cannot be told is left alone."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+    return True
+
+
+async def ask_all(
+    question: Mapping[str, Any], environment: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """The answers of all daemons that this user may ask; none where none runs.
+
+    Raises :class:`ConfigurationError` for a daemon that may not be asked by this user, or that
+    does not answer.
+    """
+    paths = [
+        path
+        for folder in searched_folders(environment)
+        for path in sorted(folder.glob(f"*{_SUFFIX}"))
+    ]
+    answers = await asyncio.gather(*(_ask(path, question) for path in paths))
+    return [answer for answer in answers if answer is not None]
+
+
+async def _ask(path: Path, question: Mapping[str, Any]) -> dict[str, Any] | None:
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(str(path), limit=_LONGEST_LINE)
+            try:
+                writer.write(json.dumps(question).encode() + b"\n")
+                line = await reader.readline()
+            finally:
+                writer.close()
+    except (ConnectionRefusedError, FileNotFoundError, ConnectionResetError):
+        return None  # it ended
+    except PermissionError:
+        raise ConfigurationError(
+            f"the daemon at {path} is another user's: ask as that user, or as root"
+        ) from None
+    except TimeoutError:
+        raise ConfigurationError(
+            f"the daemon at {path} did not answer within {_ANSWER_SECONDS:g} s"
+        ) from None
+    if not line:
+        return None
+    answer: dict[str, Any] = json.loads(line)
+    if "error" in answer:
+        raise ConfigurationError(f"the daemon at {path} could not answer: {answer['error']}")
+    return answer
