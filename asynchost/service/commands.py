@@ -32,6 +32,7 @@ from asynchost.service.credentials import (
 )
 from asynchost.service.demo import Demo
 from asynchost.service.logs import FORMATS, LEVELS, configure_logs
+from asynchost.service.policies import POLICY_OPTIONS
 from asynchost.service.stopping import Stop, stop_on_signals
 from asynchost.settings import MonitorSettings
 
@@ -73,6 +74,14 @@ def _database_options(function: F) -> F:
 def _choice(choices: type[StrEnum]) -> click.Choice[str]:
     """One of the values; click would take the names of an enumeration."""
     return click.Choice([choice.value for choice in choices])
+
+
+def _policy_options(function: F) -> F:
+    """What counts; with a NAME, on the host that is connected as NAME=URI."""
+    for name, option in reversed(POLICY_OPTIONS.items()):
+        metavar = f"[NAME=]{option.metavar}"
+        function = click.option(name, metavar=metavar, multiple=True, help=option.help)(function)
+    return function
 
 
 def _log_options(function: F) -> F:
@@ -117,6 +126,7 @@ def cli() -> None:
     help="The service_id of the host's row. With several hosts: NAME=N, for the host connected "
     "as NAME=URI. [default: the one that the row has, else 0]",
 )
+@_policy_options
 @click.option(
     "--instances-path",
     metavar="DIR",
@@ -187,6 +197,7 @@ def run(
     read_write: bool,
     log_level: str,
     log_format: str,
+    **policies: tuple[str, ...],
 ) -> None:
     """Monitor hosts and keep their rows true until SIGINT or SIGTERM.
 
@@ -194,7 +205,11 @@ def run(
     """
     quiet, maximum = settings.parse_delays(debounce, max_delay)
     config = settings.RunConfig(
-        hosts=settings.parse_hosts(connects, service_ids),
+        hosts=settings.parse_hosts(
+            connects,
+            service_ids,
+            {f"--{name.replace('_', '-')}": values for name, values in policies.items()},
+        ),
         quiet_seconds=quiet,
         maximum_delay_seconds=maximum,
         on_foreign_edit=OnForeignEdit(foreign_edits),

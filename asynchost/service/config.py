@@ -9,10 +9,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
+from asynchost.accounting import DEFAULT_POLICY, Policy
 from asynchost.database.foreign_edits import OnForeignEdit
 from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.errors import ConfigurationError, InvalidSettingError
+from asynchost.service.policies import PolicyOptions, parse_policies
 from asynchost.settings import MonitorSettings
 
 QUIET_SECONDS = WriterSettings().quiet_seconds
@@ -39,6 +42,8 @@ class HostConfig:
     """Written as ``hypervisor_hostname``; None takes the name that libvirt reports."""
     service_id: int | None = None
     """The row's ``service_id``; None adopts the one that the row has, or creates it with 0."""
+    policy: Policy = DEFAULT_POLICY
+    """What counts on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +61,16 @@ class RunConfig:
     dry_run: bool = False
     """Whether to print statements instead of carrying them out."""
     monitor: MonitorSettings = field(default_factory=MonitorSettings)
-    """How each of the hosts is watched."""
+    """How each of the hosts is watched, but for its policy."""
 
 
-def parse_hosts(connects: Sequence[str], service_ids: Sequence[str] = ()) -> tuple[HostConfig, ...]:
-    """The hosts of the ``--connect [NAME=]URI`` and ``--service-id [NAME=]N`` options.
+def parse_hosts(
+    connects: Sequence[str],
+    service_ids: Sequence[str] = (),
+    policies: PolicyOptions = MappingProxyType({}),
+) -> tuple[HostConfig, ...]:
+    """The hosts of the ``--connect [NAME=]URI`` and ``--service-id [NAME=]N`` options, with what
+    counts on each.
 
     Raises :class:`ConfigurationError` if there is none, and :class:`InvalidSettingError` if one
     is malformed, if two share a URI (their domains would be counted twice) or a name (they
@@ -83,10 +93,13 @@ def parse_hosts(connects: Sequence[str], service_ids: Sequence[str] = ()) -> tup
                 name,
                 f"{times} hosts carry this name and would share one row; give each its own",
             )
-    services = _parse_service_ids(service_ids, [name for name, _ in named])
+    names = [name for name, _ in named]
+    services = _parse_service_ids(service_ids, names)
     return tuple(
-        HostConfig(uri=uri, name=name, service_id=service)
-        for (name, uri), service in zip(named, services, strict=True)
+        HostConfig(uri=uri, name=name, service_id=service, policy=policy)
+        for (name, uri), service, policy in zip(
+            named, services, parse_policies(policies, names), strict=True
+        )
     )
 
 

@@ -7,6 +7,7 @@ of them works, and nothing that ends the process. Memory: one monitor and one at
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -54,7 +55,10 @@ async def run(
     # A stop ends the block; then the stack is unwound, in order and undisturbed.
     async with AsyncExitStack() as stack, stop.interrupts():
         monitors = [
-            HostMonitor(host.uri, name=host.name, settings=config.monitor) for host in config.hosts
+            HostMonitor(
+                host.uri, name=host.name, settings=replace(config.monitor, policy=host.policy)
+            )
+            for host in config.hosts
         ]
         stack.push_async_callback(_close, monitors)
         # Entered after the monitors and so closed before them: the last write takes

@@ -34,6 +34,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ([*RUN, "--when-fenced", "fight"], ["--when-fenced", "'exit', 'wait'"]),
         ([*RUN, "--foreign-edits", "x"], ["--foreign-edits", "'repair', 'report'"]),
         ([*RUN, "--service-id", "a"], ["--service-id: 'a'"]),
+        ([*RUN, "--count", "all"], ["--count: 'all'"]),
+        ([*RUN, "--domain-0", "x=none"], ["--domain-0: 'x=none'", "--connect x=URI"]),
+        ([*RUN, "--except", "x=y"], ["--except: 'x=y'", "or =x=y"]),
         ([*RUN, "--instances-path", "x"], ["--instances-path: 'x'"]),
         ([*RUN, "--database-password-file", "/nonexistent"], ["/nonexistent", "No such file"]),
         ([*RUN[:3], "--database", "oracle://u@h/d"], ["oracle://u@h/d", "mysql://user@host"]),
@@ -94,6 +97,8 @@ def test_help_says_every_option_and_every_exit_status(capsys: pytest.CaptureFixt
     for option in (
         *("--connect", "--database", "--database-password-file", "--service-id"),
         *("--instances-path", "--audit-interval", "--debounce", "--max-delay", "--read-write"),
+        *("--count", "--memory", "--reserved-vcpus", "--reserved-memory", "--domain-0"),
+        *("--only", "--except"),
         *("--log-level", "--log-format", "ASYNCHOST_DATABASE", "ASYNCHOST_DATABASE_PASSWORD"),
     ):
         assert option in text
