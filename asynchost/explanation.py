@@ -4,15 +4,12 @@ Pure. Memory: one account for each domain of the host, for as long as somebody l
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 from asynchost.accounting import Accounting
 from asynchost.agenda import Mark
 from asynchost.ledger import Ledger
 from asynchost.model import Cause, Observation, Usage
-
-_NO_FAILURES: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +18,7 @@ class Survey:
 
     observations: tuple[Observation, ...] = ()
     """Read just now."""
-    failures: Mapping[str, str] = _NO_FAILURES
+    failures: Mapping[str, str] = field(default_factory=dict)
     """UUIDs of those that could not be read now, each with the reason."""
     incomplete: str | None = None
     """Why the domains that do not count could not be listed; None if they were."""
