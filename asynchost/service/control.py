@@ -73,7 +73,7 @@ class ControlSocket:
         self._folder = own_folder(environment)
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking: set[asyncio.Task[Any] | None] = set()
 
     async def __aenter__(self) -> Self:
         try:
@@ -101,14 +101,14 @@ class ControlSocket:
         self._path.unlink(missing_ok=True)
         _made.discard(self._path)
         self._server.close()
-        for task in self._asking:
+        asking = [task for task in self._asking if task is not None]
+        for task in asking:
             task.cancel()
-        await asyncio.gather(*self._asking, return_exceptions=True)
+        await asyncio.gather(*asking, return_exceptions=True)
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        assert task is not None
         self._asking.add(task)
         try:
             async with asyncio.timeout(_QUESTION_SECONDS):

@@ -1,0 +1,90 @@
+"""Looking without touching: a host's row as it stands, and whether a writer could work here."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from asynchost.database import statements
+from asynchost.database.endpoints import first_that_serves
+from asynchost.database.identity import Candidate, choose
+from asynchost.database.inspection import check
+from asynchost.database.layout import Layout
+from asynchost.database.rows import Values
+from asynchost.database.schema import OWNED_COLUMNS
+from asynchost.database.session import Session
+from asynchost.database.url import DatabaseUrl, Endpoint
+
+_DEADLINE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A host's live row."""
+
+    row_id: int
+    values: Values
+    """The columns that come from the host."""
+
+
+async def read_rows(
+    url: str, names: list[str], *, password: str | None = None, service_id: int | None = None
+) -> dict[str, NodeRow | None]:
+    """The live row of each of these hosts, by ``hypervisor_hostname``; None for one without.
+
+    :raises AmbiguousRowError: several rows could be a host's; ``service_id`` tells them apart.
+    :raises DatabaseRefusedError: the database says no.
+    :raises DatabaseUnavailableError: it cannot be reached, or did not answer in time.
+    """
+    found: dict[str, NodeRow | None] = {}
+    async with await _connect(DatabaseUrl.parse(url, password=password)) as session:
+        for name in names:
+            rows = await session.query(statements.live_rows([name]))
+            chosen = choose(name, [Candidate(*row) for _, *row in rows], service_id)
+            found[name] = None
+            if chosen is not None:
+                for row_id, *values in await session.query(statements.read_rows([chosen.row_id])):
+                    found[name] = NodeRow(row_id, dict(zip(OWNED_COLUMNS, values, strict=True)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The database server that a writer would write to."""
+
+    version: str
+    account: str
+    """As the server knows it."""
+    tls: bool
+    behind: timedelta
+    """How far its clock is behind this machine's."""
+
+
+async def reach(url: str, *, password: str | None = None) -> Server:
+    """Connect as a writer would, and ask who answers. Raises as :func:`read_rows` does."""
+    async with await _connect(DatabaseUrl.parse(url, password=password)) as session:
+        before = datetime.now(UTC)
+        ((version, account, now),) = await session.query(
+            "SELECT VERSION(), CURRENT_USER(), UTC_TIMESTAMP(6)"
+        )
+        middle = before + (datetime.now(UTC) - before) / 2
+        return Server(
+            version=str(version),
+            account=str(account),
+            tls=session.encrypted,
+            behind=middle - now.replace(tzinfo=UTC),
+        )
+
+
+async def inspect(url: str, *, password: str | None = None) -> Layout:
+    """Whether tables, columns and rights are all there.
+
+    :raises DatabaseRefusedError: the first thing that is missing, with the statement for it.
+    """
+    async with await _connect(DatabaseUrl.parse(url, password=password)) as session:
+        return await check(session)
+
+
+async def _connect(url: DatabaseUrl) -> Session:
+    async def connect(endpoint: Endpoint | None) -> Session:
+        return await Session.connect(url, _DEADLINE_SECONDS, endpoint)
+
+    return await first_that_serves(url, connect)

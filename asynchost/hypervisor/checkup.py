@@ -1,0 +1,139 @@
+"""Whether a host can be watched from here: one look at each thing that watching takes.
+
+Starts nothing and changes nothing, except that :func:`probe_delivery` starts a domain of the
+test driver inside this process, which nobody else can see.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import libvirt
+
+from asynchost.hypervisor.connection import Connection
+from asynchost.hypervisor.domain_events import EVENTS, DomainEvent
+from asynchost.hypervisor.event_loop import EVENT_LOOP
+from asynchost.settings import MonitorSettings
+
+_PROBE: Final = (
+    "<domain type='test'><name>asynchost-probe</name><memory>1024</memory>"
+    "<os><type>hvm</type></os></domain>"
+)
+_PROBE_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """What was found. Times in seconds."""
+
+    hypervisor_type: str
+    hypervisor_version: int
+    libvirt_version: int
+    """Of the daemon, or of the library where the driver runs in this process."""
+    open_seconds: float
+    domains: int
+    """How many there are that may count."""
+    list_seconds: float
+    read_seconds: float | None
+    """For one domain; None where there is none."""
+    registered: int
+    """How many kinds of events."""
+    missing_events: tuple[str, ...]
+    keepalive: bool
+    """False where the driver runs in this process, and there is no connection to lose."""
+
+
+async def check_up(uri: str, settings: MonitorSettings) -> Checkup:
+    """Look once, and let go of everything.
+
+    Raises :class:`HypervisorRefusedError`, or :class:`HypervisorUnavailableError` where libvirt
+    does not answer in time. Cancelling is safe.
+    """
+    loop = asyncio.get_running_loop()
+    async with _serving():
+        connection = Connection(uri, settings)
+        try:
+            began = loop.time()
+            await connection.open()
+            open_seconds = loop.time() - began
+            kind, version, library = await connection.ask(
+                "virConnectGetVersion",
+                lambda handle: (handle.getType(), handle.getVersion(), handle.getLibVersion()),
+            )
+            await connection.subscribe(_ignore, lambda: None)
+            began = loop.time()
+            domains = await connection.list_domains()
+            list_seconds, count = loop.time() - began, len(domains)
+            read_seconds = None
+            for domain in domains.values():
+                began = loop.time()
+                await connection.ask("virDomainGetInfo", lambda _, one=domain: one.info())  # type: ignore[misc]
+                read_seconds = loop.time() - began
+                break
+            domains.clear()
+            return Checkup(
+                hypervisor_type=kind,
+                hypervisor_version=version,
+                libvirt_version=library,
+                open_seconds=open_seconds,
+                domains=count,
+                list_seconds=list_seconds,
+                read_seconds=read_seconds,
+                registered=len(EVENTS) - len(connection.missing_events),
+                missing_events=tuple(connection.missing_events),
+                keepalive=not connection.in_process,
+            )
+        finally:
+            await connection.aclose()
+
+
+async def probe_delivery() -> float:
+    """How long an event takes from a start until it is heard, in seconds, by a transient domain
+    of the test driver. Raises TimeoutError where none is heard within five seconds."""
+    loop = asyncio.get_running_loop()
+    async with _serving():
+        connection = Connection("test:///default", MonitorSettings())
+        heard: asyncio.Future[float] = loop.create_future()
+
+        def hear(event: DomainEvent) -> None:
+            if event.detail.startswith("lifecycle started") and not heard.done():
+                heard.set_result(loop.time())
+
+        def start(handle: libvirt.virConnect) -> None:
+            handle.createXML(_PROBE, 0)
+
+        def end(handle: libvirt.virConnect) -> None:
+            handle.lookupByName("asynchost-probe").destroy()
+
+        try:
+            await connection.open()
+            await connection.subscribe(hear, lambda: None)
+            began = loop.time()
+            await connection.ask("virDomainCreateXML", start)
+            try:
+                async with asyncio.timeout(_PROBE_SECONDS):
+                    return await heard - began
+            finally:
+                await connection.ask("virDomainDestroy", end)
+        finally:
+            await connection.aclose()
+
+
+@asynccontextmanager
+async def _serving() -> AsyncIterator[None]:
+    """With libvirt's event loop at work on this one."""
+    loop = asyncio.get_running_loop()
+    EVENT_LOOP.register()
+    EVENT_LOOP.attach(loop)
+    try:
+        yield
+    finally:
+        # One more round, so that libvirt lets go of what was closed.
+        await asyncio.sleep(0)
+        EVENT_LOOP.detach(loop)
+
+
+def _ignore(_event: DomainEvent) -> None:
+    pass

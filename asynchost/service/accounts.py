@@ -1,0 +1,170 @@
+"""What is known of a host, as plain values: of a running daemon's, or of one looked at now.
+
+May live here: how a monitor's state becomes JSON and back. Must not: sockets, tables, text.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from typing import Any, Final, NamedTuple
+
+from asynchost import HostMonitor, MonitorSettings, Policy
+from asynchost.database import Attachment
+from asynchost.database.rows import RowEncoder
+from asynchost.errors import ConfigurationError, HypervisorUnavailableError, NotReadyError
+from asynchost.service.config import HostConfig
+from asynchost.service.control import ask_all
+
+_LOOK_SECONDS: Final = 45.0
+"""For opening, listing, every domain and the capabilities of one host."""
+
+
+class Watched(NamedTuple):
+    """One host of a running daemon."""
+
+    config: HostConfig
+    settings: MonitorSettings
+    monitor: HostMonitor
+    attachment: Attachment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A host's totals, and what they are made of."""
+
+    host: str
+    """Its name in logs: the one given, else its URI."""
+    name: str | None
+    """Its ``hypervisor_hostname``."""
+    uri: str
+    settings: MonitorSettings
+    pid: int | None
+    """The daemon's process; None for a host that was looked at now."""
+    row_id: int | None
+    row: Mapping[str, int | str | None] | None
+    """The columns of its row; frozen ones while it is stale; None while it is not complete."""
+    stale_seconds: float | None
+    generation: int
+    explanation: Mapping[str, Any] | None
+    """:class:`~asynchost.Explanation` as plain values; None before the first resync."""
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> "Account":
+        """The reverse of :func:`plain`."""
+        settings = dict(values["settings"])
+        policy = settings.pop("policy")
+        for name in ("include", "exclude"):
+            policy[name] = tuple(policy[name])
+        settings["policy"] = Policy(**policy)
+        return cls(**{**values, "settings": MonitorSettings(**settings)})
+
+    def is_called(self, host: str) -> bool:
+        """Whether a person who says ``host`` can mean this one."""
+        return host in (self.host, self.name, self.uri)
+
+
+def plain(value: Any) -> Any:
+    """A record as what JSON can hold."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(one) for one in value]
+    return value
+
+
+async def account_of(watched: Watched, *, pid: int | None) -> Account:
+    """What the monitor knows. Cancelling is safe."""
+    monitor, attachment = watched.monitor, watched.attachment
+    try:
+        explanation = plain(await monitor.explain())
+    except NotReadyError:
+        explanation = None
+    snapshot = monitor.snapshot()
+    complete = replace(snapshot, fresh=True)
+    return Account(
+        host=monitor.host,
+        name=snapshot.name,
+        uri=watched.config.uri,
+        settings=watched.settings,
+        pid=pid,
+        row_id=None if attachment is None else attachment.row_id,
+        row=RowEncoder().encode(complete) if complete.writable else None,
+        stale_seconds=snapshot.stale_seconds,
+        generation=snapshot.generation,
+        explanation=explanation,
+    )
+
+
+async def answer(hosts: Sequence[Watched], question: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a daemon says to whoever asks it: all its hosts, or the one that is called so."""
+    host = question.get("host")
+    accounts = await asyncio.gather(*(account_of(one, pid=os.getpid()) for one in hosts))
+    return {"accounts": [plain(one) for one in accounts if host is None or one.is_called(host)]}
+
+
+async def from_daemons(host: str | None, environment: Mapping[str, str]) -> list[Account]:
+    """What all daemons say that this user may ask. Raises :class:`ConfigurationError`."""
+    answers = await ask_all({"host": host}, environment)
+    accounts = [Account.from_plain(one) for each in answers for one in each["accounts"]]
+    return sorted(accounts, key=lambda account: account.host)
+
+
+async def look(config: HostConfig, settings: MonitorSettings) -> Account:
+    """Look at a host now, by a monitor of its own that is gone afterwards.
+
+    Raises :class:`HypervisorUnavailableError` where it does not answer in time, and
+    :class:`HypervisorRefusedError` where it never will.
+    """
+    once = replace(
+        settings, policy=config.policy, audit_interval_seconds=0, second_resync_seconds=0
+    )
+    monitor = HostMonitor(config.uri, name=config.name, settings=once)
+    try:
+        async with asyncio.timeout(_LOOK_SECONDS), monitor:
+            await monitor.get_host_stats()  # which waits until the row is complete
+            return await account_of(Watched(config, once, monitor), pid=None)
+    except TimeoutError:
+        raise HypervisorUnavailableError(
+            config.uri, f"no complete answer within {_LOOK_SECONDS:g} s"
+        ) from None
+
+
+async def find(
+    host: str | None,
+    configs: Sequence[HostConfig],
+    settings: MonitorSettings,
+    environment: Mapping[str, str],
+) -> list[Account]:
+    """The hosts of ``configs``, looked at now; else those of the daemons that run here.
+
+    Raises :class:`ConfigurationError` where there is none, or none that is called ``host``.
+    """
+    if configs:
+        accounts = await asyncio.gather(*(look(config, settings) for config in configs))
+        found = [account for account in accounts if host is None or account.is_called(host)]
+        names = [account.host for account in accounts]
+    else:
+        found = await from_daemons(host, environment)
+        names = [] if found else [one.host for one in await from_daemons(None, environment)]
+    if found:
+        return found
+    if names:
+        raise ConfigurationError(f"no host is called {host!r}; there are {', '.join(names)}")
+    raise ConfigurationError(
+        "no daemon runs here that this user may ask; start one (asynchost run), or look without "
+        "one: give --connect URI"
+    )
+
+
+def one_line(policy: Policy) -> str:
+    """What differs from the default policy, for people."""
+    plainly = asdict(Policy())
+    changed = [
+        f"{name}={value}" for name, value in asdict(policy).items() if value != plainly[name]
+    ]
+    return ", ".join(changed) or "default policy"

@@ -1,0 +1,125 @@
+"""A host three times, side by side: recounted now, as its daemon knows it, as the row says.
+
+Pure: values in, lines and a verdict out.
+"""
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from asynchost.database.rows import Value
+from asynchost.database.schema import OWNED_COLUMNS
+from asynchost.service.accounts import Account
+from asynchost.service.explained import age, heading, shorten
+
+_DISK_COLUMNS: Final = frozenset(
+    {"local_gb", "local_gb_used", "free_disk_gb", "disk_available_least"}
+)
+_DISK_TOLERANCE: Final = 1
+"""GiB: a file system moves between two looks, and a figure may stand just below the next."""
+_CELL: Final = 14
+_COLUMN: Final = 20
+
+Columns = Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The columns of one host's row, from each side that there is."""
+
+    recount: Account
+    daemon: Account | None
+    """None where no daemon watches the host."""
+    row_id: int | None
+    row: Columns | None
+    """None where there is no database to ask, or no row."""
+    asked_database: bool
+
+    @property
+    def sides(self) -> dict[str, Columns | None]:
+        """What there is to compare, by name, in the order in which it is shown."""
+        sides = {"recount": self.recount.row}
+        if self.daemon is not None:
+            sides["daemon"] = self.daemon.row
+        if self.asked_database:
+            sides["row" if self.row_id is None else f"row {self.row_id}"] = self.row
+        return sides
+
+    @property
+    def differing(self) -> list[str]:
+        """The columns on which the sides do not agree; all of them where a side is missing."""
+        sides = list(self.sides.values())
+        present = [side for side in sides if side is not None]
+        if len(present) < len(sides):
+            return list(OWNED_COLUMNS)
+        return [
+            column
+            for column in OWNED_COLUMNS
+            if not _agree(column, [side.get(column) for side in present])
+        ]
+
+
+def compared(comparison: Comparison) -> Iterator[str]:
+    """The comparison's lines."""
+    sides, differing = comparison.sides, set(comparison.differing)
+    yield heading(comparison.daemon or comparison.recount)
+    yield _line("", list(sides), "")
+    for column in OWNED_COLUMNS:
+        cells = [_cell(side, column) for side in sides.values()]
+        yield _line(column, cells, "differs" if column in differing else "")
+    for what, side in sides.items():
+        if side is None:
+            yield f"  {what}: {_absence(comparison, what)}"
+    explanation = comparison.recount.explanation
+    for domain in [] if explanation is None else explanation["domains"]:
+        if domain["unreadable"] is not None:
+            name = shorten(domain["name"] or domain["uuid"], 40)
+            yield f"  {name} cannot be read: {shorten(domain['unreadable'], 60)}"
+    yield f"  {_verdict(differing)}"
+
+
+def _agree(column: str, values: Sequence[Value]) -> bool:
+    if column in _DISK_COLUMNS and all(isinstance(value, int) for value in values):
+        numbers = [value for value in values if isinstance(value, int)]
+        return max(numbers) - min(numbers) <= _DISK_TOLERANCE
+    return all(value == values[0] for value in values)
+
+
+def _absence(comparison: Comparison, what: str) -> str:
+    daemon = comparison.daemon
+    if what == "daemon" and daemon is not None:
+        since = "" if daemon.stale_seconds is None else f", stale for {age(daemon.stale_seconds)}"
+        return f"the daemon does not know all of the host yet{since}"
+    if what == "recount":
+        return "the host did not tell all that a row holds"
+    return "the database has no live row of this name"
+
+
+def _verdict(differing: set[str]) -> str:
+    match len(differing):
+        case 0:
+            return "no difference"
+        case 1:
+            return "1 column differs"
+        case number:
+            return f"{number} columns differ"
+
+
+def _cell(side: Columns | None, column: str) -> str:
+    if side is None:
+        return "-"
+    value = side.get(column)
+    if value is None:
+        return "NULL"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if len(value) > _CELL:
+        # Enough to see whether two are the same.
+        return f"{shorten(value, _CELL - 7)}#{zlib.crc32(value.encode()):06x}"[:_CELL]
+    return shorten(value, _CELL)
+
+
+def _line(column: str, cells: Sequence[str], remark: str) -> str:
+    joined = " ".join(f"{cell:>{_CELL}}" for cell in cells)
+    return f"  {column:{_COLUMN}} {joined}  {remark}".rstrip()

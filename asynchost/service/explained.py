@@ -1,0 +1,106 @@
+"""An account as text: each domain with what it adds and why, and the totals as sums.
+
+Pure: an account in, lines out. It fits into eighty columns; names that are longer are cut.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from asynchost.model import DomainState
+from asynchost.service.accounts import Account, one_line
+from asynchost.service.terminal import escape
+
+_NAME: Final = 16
+_RULE: Final = 22
+_READ: Final = 16
+
+
+def explained(account: Account) -> Iterator[str]:
+    """The account's lines."""
+    yield heading(account)
+    explanation = account.explanation
+    if explanation is None:
+        yield "  no totals yet: the first listing is not complete"
+        return
+    yield _line("domain", "state", "vCPUs", "KiB", "why", "last read")
+    for domain in explanation["domains"]:
+        yield _line(
+            shorten(domain["name"] or domain["uuid"], _NAME),
+            _state(domain["state"]),
+            f"{domain['vcpus']:,}",
+            f"{domain['memory_kib']:,}",
+            shorten(domain["rule"], _RULE),
+            shorten(_read(domain), _READ),
+        )
+        if domain["unreadable"] is not None:
+            yield f"    cannot be read: {escape(domain['unreadable'])}"
+    yield from _sums(explanation)
+    if explanation["incomplete"] is not None:
+        yield f"  domains that do not count may be missing: {escape(explanation['incomplete'])}"
+
+
+def heading(account: Account) -> str:
+    """The host, and who says so."""
+    freshness = (
+        "fresh" if account.stale_seconds is None else f"stale for {age(account.stale_seconds)}"
+    )
+    who = "looked at now" if account.pid is None else f"daemon {account.pid}, {freshness}"
+    name = "" if account.name in (None, account.host) else f" = {escape(str(account.name))}"
+    uri = "" if account.uri == account.host else f" ({escape(account.uri)})"
+    return f"{escape(account.host)}{name}{uri}: {who}, {one_line(account.settings.policy)}"
+
+
+def _sums(explanation: Mapping[str, Any]) -> Iterator[str]:
+    counted = [domain for domain in explanation["domains"] if any(domain["cost"].values())]
+    parts: Sequence[tuple[str, list[Mapping[str, int]]]] = (
+        (f"{len(counted)} counted", [domain["cost"] for domain in counted]),
+        ("reserved", [explanation["reserved"]]),
+    )
+    for what, costs in parts:
+        vcpus = sum(cost["vcpus_used"] for cost in costs)
+        memory = sum(cost["memory_kib_used"] for cost in costs)
+        yield _line(what, "", f"{vcpus:,}", f"{memory:,}", "", "")
+    usage = explanation["usage"]
+    yield _line("total", "", f"{usage['vcpus_used']:,}", f"{usage['memory_kib_used']:,}", "", "")
+    yield (
+        f"  vcpus_used {usage['vcpus_used']}, memory_mb_used {usage['memory_kib_used'] // 1024},"
+        f" running_vms {usage['running_vms']}, current_workload {usage['current_workload']}"
+    )
+
+
+def _line(*cells: str) -> str:
+    name, state, vcpus, memory, why, read = cells
+    return f"  {name:{_NAME}} {state:9.9}{vcpus:>6} {memory:>13}  {why:{_RULE}} {read}".rstrip()
+
+
+def _state(number: int | None) -> str:
+    if number is None:
+        return "unknown"
+    try:
+        return DomainState(number).name.lower()
+    except ValueError:
+        return str(number)
+
+
+def _read(domain: Mapping[str, Any]) -> str:
+    if domain["read_seconds_ago"] is None:
+        return "never"
+    if domain["cause"] is None:
+        return "now"
+    return f"{age(domain['read_seconds_ago'])} {domain['cause']}"
+
+
+def age(seconds: float) -> str:
+    """A time span in a few characters."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def shorten(text: str, width: int) -> str:
+    """The text in one line of at most ``width`` columns, safe for a terminal."""
+    text = escape(text)
+    return text if len(text) <= width else text[: width - 1] + "…"
