@@ -1,17 +1,15 @@
 """Looking without touching: a host's row as it stands, and whether a writer could work here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from asynchost.database import statements
-from asynchost.database.endpoints import first_that_serves
 from asynchost.database.identity import Candidate, choose
-from asynchost.database.inspection import check
+from asynchost.database.inspection import check, connect
 from asynchost.database.layout import Layout
 from asynchost.database.rows import Values
 from asynchost.database.schema import OWNED_COLUMNS
-from asynchost.database.session import Session
-from asynchost.database.url import DatabaseUrl, Endpoint
 
 _DEADLINE_SECONDS = 10.0
 
@@ -26,17 +24,19 @@ class NodeRow:
 
 
 async def read_rows(
-    url: str, names: list[str], *, password: str | None = None, service_id: int | None = None
+    url: str, services: Mapping[str, int | None], *, password: str | None = None
 ) -> dict[str, NodeRow | None]:
     """The live row of each of these hosts, by ``hypervisor_hostname``; None for one without.
 
-    :raises AmbiguousRowError: several rows could be a host's; ``service_id`` tells them apart.
+    ``services`` are their names, each with the ``service_id`` that its row must have, if any.
+
+    :raises AmbiguousRowError: several rows could be a host's; a ``service_id`` tells them apart.
     :raises DatabaseRefusedError: the database says no.
     :raises DatabaseUnavailableError: it cannot be reached, or did not answer in time.
     """
     found: dict[str, NodeRow | None] = {}
-    async with await _connect(DatabaseUrl.parse(url, password=password)) as session:
-        for name in names:
+    async with await connect(url, password, _DEADLINE_SECONDS) as session:
+        for name, service_id in services.items():
             rows = await session.query(statements.live_rows([name]))
             chosen = choose(name, [Candidate(*row) for _, *row in rows], service_id)
             found[name] = None
@@ -60,7 +60,7 @@ class Server:
 
 async def reach(url: str, *, password: str | None = None) -> Server:
     """Connect as a writer would, and ask who answers. Raises as :func:`read_rows` does."""
-    async with await _connect(DatabaseUrl.parse(url, password=password)) as session:
+    async with await connect(url, password, _DEADLINE_SECONDS) as session:
         before = datetime.now(UTC)
         ((version, account, now),) = await session.query(
             "SELECT VERSION(), CURRENT_USER(), UTC_TIMESTAMP(6)"
@@ -79,12 +79,5 @@ async def inspect(url: str, *, password: str | None = None) -> Layout:
 
     :raises DatabaseRefusedError: the first thing that is missing, with the statement for it.
     """
-    async with await _connect(DatabaseUrl.parse(url, password=password)) as session:
+    async with await connect(url, password, _DEADLINE_SECONDS) as session:
         return await check(session)
-
-
-async def _connect(url: DatabaseUrl) -> Session:
-    async def connect(endpoint: Endpoint | None) -> Session:
-        return await Session.connect(url, _DEADLINE_SECONDS, endpoint)
-
-    return await first_that_serves(url, connect)

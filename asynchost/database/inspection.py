@@ -32,19 +32,28 @@ async def apply_schema(
     :raises DatabaseRefusedError: the database says no, as for want of the right to create.
     :raises DatabaseUnavailableError: it cannot be reached, or did not answer in time.
     """
-    parsed = DatabaseUrl.parse(url, password=password)
     states = []
-
-    async def connect(endpoint: Endpoint | None) -> Session:
-        return await Session.connect(parsed, deadline_seconds, endpoint)
-
-    async with await first_that_serves(parsed, connect) as session:
+    async with await connect(url, password, deadline_seconds) as session:
         for table in (schema.TABLE, schema.FENCE):
             there = bool(await _columns(session, table))
             if not there:
                 await session.write(schema.ddl(table, if_not_exists=True))
             states.append(TableState(table, created=not there))
     return tuple(states)
+
+
+async def connect(url: str, password: str | None, deadline_seconds: float) -> Session:
+    """A session with the first of the URL's servers that serves.
+
+    :raises DatabaseRefusedError: the database says no.
+    :raises DatabaseUnavailableError: it cannot be reached, or did not answer in time.
+    """
+    parsed = DatabaseUrl.parse(url, password=password)
+
+    async def attempt(endpoint: Endpoint | None) -> Session:
+        return await Session.connect(parsed, deadline_seconds, endpoint)
+
+    return await first_that_serves(parsed, attempt)
 
 
 async def check(session: Session, *, only_reads: bool = False) -> Layout:

@@ -7,7 +7,7 @@ test driver inside this process, which nobody else can see.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import libvirt
@@ -22,6 +22,10 @@ _PROBE: Final = (
     "<os><type>hvm</type></os></domain>"
 )
 _PROBE_SECONDS: Final = 5.0
+_KEEPALIVE: Final = (1, 1)
+"""Interval in seconds and count: the shortest that libvirt takes, so that it is soon told."""
+_KEEPALIVE_SECONDS: Final = 2.5
+"""A daemon that does not answer is cut off by libvirt after interval times (count + 1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +45,24 @@ class Checkup:
     registered: int
     """How many kinds of events."""
     missing_events: tuple[str, ...]
-    keepalive: bool
-    """False where the driver runs in this process, and there is no connection to lose."""
+    keepalive: bool | None
+    """Whether the daemon answers; None where the driver runs in this process, and there is no
+    connection to lose."""
 
 
 async def check_up(uri: str, settings: MonitorSettings) -> Checkup:
-    """Look once, and let go of everything.
+    """Look once, and let go of everything. Takes some seconds, for the keepalive.
 
     Raises :class:`HypervisorRefusedError`, or :class:`HypervisorUnavailableError` where libvirt
     does not answer in time. Cancelling is safe.
     """
     loop = asyncio.get_running_loop()
     async with _serving():
-        connection = Connection(uri, settings)
+        interval, count = _KEEPALIVE
+        connection = Connection(
+            uri,
+            replace(settings, keepalive_interval_seconds=interval, keepalive_count=count),
+        )
         try:
             began = loop.time()
             await connection.open()
@@ -73,6 +82,7 @@ async def check_up(uri: str, settings: MonitorSettings) -> Checkup:
                 read_seconds = loop.time() - began
                 break
             domains.clear()
+            keepalive = None if connection.in_process else await _answers_keepalive(connection)
             return Checkup(
                 hypervisor_type=kind,
                 hypervisor_version=version,
@@ -83,10 +93,20 @@ async def check_up(uri: str, settings: MonitorSettings) -> Checkup:
                 read_seconds=read_seconds,
                 registered=len(EVENTS) - len(connection.missing_events),
                 missing_events=tuple(connection.missing_events),
-                keepalive=not connection.in_process,
+                keepalive=keepalive,
             )
         finally:
             await connection.aclose()
+
+
+async def _answers_keepalive(connection: Connection) -> bool:
+    """Whether the connection outlives the time after which libvirt gives up a mute daemon."""
+    try:
+        async with asyncio.timeout(_KEEPALIVE_SECONDS):
+            await asyncio.shield(connection.lost)
+    except TimeoutError:
+        return True
+    return False
 
 
 async def probe_delivery() -> float:
@@ -94,7 +114,7 @@ async def probe_delivery() -> float:
     of the test driver. Raises TimeoutError where none is heard within five seconds."""
     loop = asyncio.get_running_loop()
     async with _serving():
-        connection = Connection("test:///default", MonitorSettings())
+        connection = Connection("test:///default", MonitorSettings(read_write=True))
         heard: asyncio.Future[float] = loop.create_future()
 
         def hear(event: DomainEvent) -> None:

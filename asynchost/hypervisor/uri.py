@@ -40,3 +40,10 @@ def check_uri(uri: str) -> SplitResult:
 def is_local(uri: str) -> bool:
     """Whether the URI names no host part: its hypervisor is this machine's."""
     return not check_uri(uri).netloc
+
+
+def is_in_process(uri: str) -> bool:
+    """Whether the host exists only inside the process that opens it: libvirt's test driver
+    without a daemon. Another process that opens the same URI sees another host."""
+    parts = check_uri(uri)
+    return parts.scheme == "test" and not parts.netloc

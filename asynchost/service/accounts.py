@@ -25,8 +25,13 @@ class Watched(NamedTuple):
 
     config: HostConfig
     settings: MonitorSettings
+    """Its policy included."""
     monitor: HostMonitor
     attachment: Attachment | None = None
+
+    def is_called(self, host: str) -> bool:
+        """Whether a person who says ``host`` can mean this one."""
+        return host in (self.monitor.host, self.config.uri, self.monitor.snapshot().name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,9 @@ class Account:
     """Its ``hypervisor_hostname``."""
     uri: str
     settings: MonitorSettings
+    """How it is watched, its policy included."""
+    service_id: int | None
+    """As asked for."""
     pid: int | None
     """The daemon's process; None for a host that was looked at now."""
     row_id: int | None
@@ -59,9 +67,15 @@ class Account:
         settings["policy"] = Policy(**policy)
         return cls(**{**values, "settings": MonitorSettings(**settings)})
 
-    def is_called(self, host: str) -> bool:
-        """Whether a person who says ``host`` can mean this one."""
-        return host in (self.host, self.name, self.uri)
+    @property
+    def config(self) -> HostConfig:
+        """The host, to be looked at again."""
+        return HostConfig(
+            self.uri,
+            name=None if self.host == self.uri else self.host,
+            service_id=self.service_id,
+            policy=self.settings.policy,
+        )
 
 
 def plain(value: Any) -> Any:
@@ -91,6 +105,7 @@ async def account_of(watched: Watched, *, pid: int | None) -> Account:
         name=snapshot.name,
         uri=watched.config.uri,
         settings=watched.settings,
+        service_id=watched.config.service_id,
         pid=pid,
         row_id=None if attachment is None else attachment.row_id,
         row=RowEncoder().encode(complete) if complete.writable else None,
@@ -103,15 +118,32 @@ async def account_of(watched: Watched, *, pid: int | None) -> Account:
 async def answer(hosts: Sequence[Watched], question: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a daemon says to whoever asks it: all its hosts, or the one that is called so."""
     host = question.get("host")
-    accounts = await asyncio.gather(*(account_of(one, pid=os.getpid()) for one in hosts))
-    return {"accounts": [plain(one) for one in accounts if host is None or one.is_called(host)]}
+    meant = [one for one in hosts if host is None or one.is_called(host)]
+    accounts = await asyncio.gather(*(account_of(one, pid=os.getpid()) for one in meant))
+    return {"accounts": plain(accounts), "hosts": [one.monitor.host for one in hosts]}
 
 
-async def from_daemons(host: str | None, environment: Mapping[str, str]) -> list[Account]:
-    """What all daemons say that this user may ask. Raises :class:`ConfigurationError`."""
-    answers = await ask_all({"host": host}, environment)
-    accounts = [Account.from_plain(one) for each in answers for one in each["accounts"]]
-    return sorted(accounts, key=lambda account: account.host)
+class Told(NamedTuple):
+    """What all daemons said that this user may ask."""
+
+    accounts: list[Account]
+    """Of the hosts that were asked for."""
+    hosts: list[str]
+    """All that there are."""
+    problems: list[str]
+
+
+async def from_daemons(host: str | None, environment: Mapping[str, str]) -> Told:
+    """Ask the daemons on this machine for all their hosts, or for the one that is called so."""
+    given, problems = await ask_all({"host": host}, environment)
+    return Told(
+        sorted(
+            (Account.from_plain(one) for each in given for one in each["accounts"]),
+            key=lambda account: account.host,
+        ),
+        sorted(name for each in given for name in each["hosts"]),
+        problems,
+    )
 
 
 async def look(config: HostConfig, settings: MonitorSettings) -> Account:
@@ -134,28 +166,13 @@ async def look(config: HostConfig, settings: MonitorSettings) -> Account:
         ) from None
 
 
-async def find(
-    host: str | None,
-    configs: Sequence[HostConfig],
-    settings: MonitorSettings,
-    environment: Mapping[str, str],
-) -> list[Account]:
-    """The hosts of ``configs``, looked at now; else those of the daemons that run here.
-
-    Raises :class:`ConfigurationError` where there is none, or none that is called ``host``.
-    """
-    if configs:
-        accounts = await asyncio.gather(*(look(config, settings) for config in configs))
-        found = [account for account in accounts if host is None or account.is_called(host)]
-        names = [account.host for account in accounts]
-    else:
-        found = await from_daemons(host, environment)
-        names = [] if found else [one.host for one in await from_daemons(None, environment)]
-    if found:
-        return found
-    if names:
-        raise ConfigurationError(f"no host is called {host!r}; there are {', '.join(names)}")
-    raise ConfigurationError(
+def nobody(host: str | None, told: Told) -> ConfigurationError:
+    """Why there is no account to give."""
+    if told.hosts:
+        return ConfigurationError(f"no host is called {host!r}; there are {', '.join(told.hosts)}")
+    if told.problems:
+        return ConfigurationError("; ".join(told.problems))
+    return ConfigurationError(
         "no daemon runs here that this user may ask; start one (asynchost run), or look without "
         "one: give --connect URI"
     )

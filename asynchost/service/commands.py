@@ -1,16 +1,15 @@
 """The command line: options in, one of the daemon's coroutines run, an exit status out.
 
-The only module that imports click. What the options mean is decided in ``config.py`` and
-``credentials.py``, so that every refusal reads alike; here they are only named and explained.
+What the options mean is decided in ``config.py`` and ``credentials.py``, so that every refusal
+reads alike; here and in ``options.py`` they are only named and explained. The commands that
+only ask are in ``questions.py``.
 """
 
 import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
-from enum import StrEnum
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import click
 
@@ -24,19 +23,23 @@ from asynchost.database.url import DatabaseUrl
 from asynchost.service import config as settings
 from asynchost.service import daemon
 from asynchost.service.collector import calm_collector
-from asynchost.service.credentials import (
-    CREDENTIAL,
-    PASSWORD_VARIABLE,
-    URL_VARIABLE,
-    database_credentials,
-)
+from asynchost.service.control import remove_sockets
+from asynchost.service.credentials import URL_VARIABLE, database_credentials
 from asynchost.service.demo import Demo
-from asynchost.service.logs import FORMATS, LEVELS, configure_logs
-from asynchost.service.policies import POLICY_OPTIONS
+from asynchost.service.logs import configure_logs
+from asynchost.service.options import (
+    choice,
+    connect_option,
+    database_options,
+    instances_path_option,
+    log_options,
+    policy_options,
+    service_id_option,
+)
+from asynchost.service.policies import by_option
+from asynchost.service.questions import diff, doctor, explain
 from asynchost.service.stopping import Stop, stop_on_signals
 from asynchost.settings import MonitorSettings
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Patience(NamedTuple):
@@ -53,55 +56,11 @@ INTERACTIVE = Patience(last_write=1.5, all=1.9)
 """At a terminal somebody waits: two seconds is what feels prompt."""
 
 
-def _database_options(function: F) -> F:
-    """``--database`` and ``--database-password-file``."""
-    function = click.option(
-        "--database-password-file",
-        metavar="FILE",
-        help=f"A file that holds the database password and nothing else. "
-        f"[or the systemd credential {CREDENTIAL}, or set {PASSWORD_VARIABLE}]",
-    )(function)
-    return click.option(
-        "--database",
-        metavar="URL",
-        help="mysql://user@host:port/db, with several servers as host1,host2:port, or "
-        "mysql://user@localhost/db?unix_socket=/path, without a password. "
-        "With ?ssl_ca=FILE or ?ssl_mode=… it is TLS or nothing. "
-        f"[or set {URL_VARIABLE}; there it may hold one]",
-    )(function)
-
-
-def _choice(choices: type[StrEnum]) -> click.Choice[str]:
-    """One of the values; click would take the names of an enumeration."""
-    return click.Choice([choice.value for choice in choices])
-
-
-def _policy_options(function: F) -> F:
-    """What counts; with a NAME, on the host that is connected as NAME=URI."""
-    for name, option in reversed(POLICY_OPTIONS.items()):
-        metavar = f"[NAME=]{option.metavar}"
-        function = click.option(name, metavar=metavar, multiple=True, help=option.help)(function)
-    return function
-
-
-def _log_options(function: F) -> F:
-    """``--log-level`` and ``--log-format``."""
-    function = click.option(
-        "--log-format",
-        type=click.Choice(FORMATS),
-        default="auto",
-        show_default=True,
-        help="auto: console on a terminal, json elsewhere.",
-    )(function)
-    return click.option(
-        "--log-level", type=click.Choice(LEVELS), default="info", show_default=True
-    )(function)
-
-
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit status: 0 done or stopped by a signal, 1 a fault in asynchost, 2 something to "
-    "mend first, 3 every row was claimed by another agent, 128 + n ended by a second signal n.",
+    epilog="Exit status: 0 done or stopped by a signal, 1 a fault in asynchost (of diff: a "
+    "difference), 2 something to mend first, 3 every row was claimed by another agent, "
+    "128 + n ended by a second signal n.",
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def cli() -> None:
@@ -109,30 +68,14 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option(
-    "--connect",
-    "connects",
-    metavar="[NAME=]URI",
-    multiple=True,
-    help="A libvirt host, such as qemu:///system. May be repeated. NAME is written as "
-    "hypervisor_hostname instead of what libvirt reports.",
+@connect_option(
+    "A libvirt host, such as qemu:///system. May be repeated. NAME is written as "
+    "hypervisor_hostname instead of what libvirt reports."
 )
-@_database_options
-@click.option(
-    "--service-id",
-    "service_ids",
-    metavar="[NAME=]N",
-    multiple=True,
-    help="The service_id of the host's row. With several hosts: NAME=N, for the host connected "
-    "as NAME=URI. [default: the one that the row has, else 0]",
-)
-@_policy_options
-@click.option(
-    "--instances-path",
-    metavar="DIR",
-    help="The folder that holds the instances, for the disk columns. "
-    "[default: Nova's if it exists, else libvirt's]",
-)
+@database_options
+@service_id_option
+@policy_options
+@instances_path_option
 @click.option(
     "--audit-interval",
     metavar="SECONDS",
@@ -152,7 +95,7 @@ def cli() -> None:
 )
 @click.option(
     "--when-fenced",
-    type=_choice(WhenFenced),
+    type=choice(WhenFenced),
     default=WhenFenced.EXIT.value,
     show_default=True,
     help="When another agent has claimed a row: give it up, or stand by until that one is gone.",
@@ -164,7 +107,7 @@ def cli() -> None:
 )
 @click.option(
     "--foreign-edits",
-    type=_choice(OnForeignEdit),
+    type=choice(OnForeignEdit),
     default=OnForeignEdit.REPAIR.value,
     show_default=True,
     help="When another program has changed a row: put it right, at most three times an hour, "
@@ -179,7 +122,7 @@ def cli() -> None:
 @click.option(
     "--read-write", is_flag=True, help="Open libvirt read-write. [default: read-only suffices]"
 )
-@_log_options
+@log_options
 def run(
     *,
     connects: tuple[str, ...],
@@ -205,11 +148,7 @@ def run(
     """
     quiet, maximum = settings.parse_delays(debounce, max_delay)
     config = settings.RunConfig(
-        hosts=settings.parse_hosts(
-            connects,
-            service_ids,
-            {f"--{name.replace('_', '-')}": values for name, values in policies.items()},
-        ),
+        hosts=settings.parse_hosts(connects, service_ids, by_option(policies)),
         quiet_seconds=quiet,
         maximum_delay_seconds=maximum,
         on_foreign_edit=OnForeignEdit(foreign_edits),
@@ -228,7 +167,7 @@ def run(
 
     async def work() -> None:
         stop = Stop()
-        stop_on_signals(stop, grace_seconds=patience.all)
+        stop_on_signals(stop, grace_seconds=patience.all, last_act=remove_sockets)
         await daemon.run(config, credentials, stop, shutdown_deadline_seconds=patience.last_write)
 
     calm_collector()
@@ -239,7 +178,7 @@ def run(
 @click.option(
     "--apply", "applies", is_flag=True, help="Create what is missing in --database; alter nothing."
 )
-@_database_options
+@database_options
 def schema(*, applies: bool, database: str | None, database_password_file: str | None) -> None:
     """Print the DDL of both tables and the rights on them, or create what is missing.
 
@@ -261,7 +200,7 @@ def schema(*, applies: bool, database: str | None, database_password_file: str |
 
 
 @cli.command()
-@_log_options
+@log_options
 def demo(*, log_level: str, log_format: str) -> None:
     """Show the whole thing on this machine, with a private MariaDB, until Ctrl-C."""
     configure_logs(log_level, log_format)
@@ -280,6 +219,10 @@ def demo(*, log_level: str, log_format: str) -> None:
 
     calm_collector()
     asyncio.run(work())
+
+
+for command in (explain, diff, doctor):
+    cli.add_command(command)
 
 
 def schema_text(database: str, user: str) -> str:

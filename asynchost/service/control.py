@@ -16,13 +16,12 @@ import socket
 import stat
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import structlog
-
-from asynchost.errors import ConfigurationError
 
 FOLDER_VARIABLE: Final = "RUNTIME_DIRECTORY"
 """What systemd sets for a unit with ``RuntimeDirectory=asynchost``."""
@@ -33,10 +32,13 @@ _ANSWER_SECONDS: Final = 45.0
 """More than a listing may take."""
 _LONGEST_LINE: Final = 2**26
 """Bytes; some tens of thousands of domains."""
+_LISTEN_TRIES: Final = 5
+"""The folder may be removed, empty, by a daemon that ends just then."""
 
 Answer = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
-_made: set[Path] = set()
+_made: dict[Path, bool] = {}
+"""The sockets of this process, and whether their folder goes with the last one in it."""
 
 _log = structlog.get_logger("asynchost.control")
 
@@ -61,8 +63,15 @@ def searched_folders(environment: Mapping[str, str]) -> list[Path]:
 def remove_sockets() -> None:
     """What an end at once must not leave."""
     for path in list(_made):
-        path.unlink(missing_ok=True)
-        _made.discard(path)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """The socket, and the folder where it was the last one in it."""
+    path.unlink(missing_ok=True)
+    if _made.pop(path, False):
+        with suppress(OSError):  # another daemon's socket is in it
+            path.parent.rmdir()
 
 
 class ControlSocket:
@@ -71,6 +80,8 @@ class ControlSocket:
     def __init__(self, answer: Answer, environment: Mapping[str, str]) -> None:
         self._answer = answer
         self._folder = own_folder(environment)
+        # A folder that was given is the service manager's.
+        self._removes_folder = not environment.get(FOLDER_VARIABLE)
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
         self._asking: set[asyncio.Task[Any] | None] = set()
@@ -85,6 +96,7 @@ class ControlSocket:
                 reason=error.strerror or str(error),
             )
             return self
+        _made[self._path] = self._removes_folder
         self._server = await asyncio.start_unix_server(
             self._serve, sock=listening, limit=_LONGEST_LINE
         )
@@ -98,8 +110,7 @@ class ControlSocket:
     ) -> None:
         if self._server is None or self._path is None:
             return
-        self._path.unlink(missing_ok=True)
-        _made.discard(self._path)
+        _remove(self._path)
         self._server.close()
         asking = [task for task in self._asking if task is not None]
         for task in asking:
@@ -128,6 +139,13 @@ class ControlSocket:
 
 
 def _listen(folder: Path) -> tuple[socket.socket, Path]:
+    for _ in range(_LISTEN_TRIES - 1):
+        with suppress(FileNotFoundError):
+            return _listen_in(folder)
+    return _listen_in(folder)
+
+
+def _listen_in(folder: Path) -> tuple[socket.socket, Path]:
     private = folder.parent == Path(tempfile.gettempdir())
     folder.mkdir(mode=0o700 if private else 0o755, parents=True, exist_ok=True)
     if private and not _is_ours(folder):
@@ -136,18 +154,20 @@ def _listen(folder: Path) -> tuple[socket.socket, Path]:
         if not _is_alive(path):
             path.unlink(missing_ok=True)
     path = folder / f"{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+    unready = path.with_suffix("")
     listening = socket.socket(socket.AF_UNIX)
-    mask = os.umask(0o177)
     try:
-        listening.bind(str(path))
+        listening.bind(str(unready))
+        # Before it listens nobody can connect, whatever the rights are until here.
+        unready.chmod(0o600)
+        listening.setblocking(False)
+        listening.listen()
+        # Named so only now: whoever finds a socket that does not listen takes it for a dead one.
+        unready.rename(path)
     except BaseException:
         listening.close()
+        unready.unlink(missing_ok=True)
         raise
-    finally:
-        os.umask(mask)
-    _made.add(path)
-    listening.setblocking(False)
-    listening.listen()
     return listening, path
 
 
@@ -172,24 +192,32 @@ def _is_alive(path: Path) -> bool:
     return True
 
 
-async def ask_all(
-    question: Mapping[str, Any], environment: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """The answers of all daemons that this user may ask; none where none runs.
+class Answers(NamedTuple):
+    """What the daemons said."""
 
-    Raises :class:`ConfigurationError` for a daemon that may not be asked by this user, or that
-    does not answer.
-    """
+    given: list[dict[str, Any]]
+    problems: list[str]
+    """Of those that may not be asked by this user, or did not answer."""
+
+
+async def ask_all(question: Mapping[str, Any], environment: Mapping[str, str]) -> Answers:
+    """Ask every daemon on this machine; none runs where there is neither answer nor problem."""
     paths = [
         path
         for folder in searched_folders(environment)
         for path in sorted(folder.glob(f"*{_SUFFIX}"))
     ]
-    answers = await asyncio.gather(*(_ask(path, question) for path in paths))
-    return [answer for answer in answers if answer is not None]
+    answers = Answers([], [])
+    for answer in await asyncio.gather(*(_ask(path, question) for path in paths)):
+        if isinstance(answer, str):
+            answers.problems.append(answer)
+        elif answer is not None:
+            answers.given.append(answer)
+    return answers
 
 
-async def _ask(path: Path, question: Mapping[str, Any]) -> dict[str, Any] | None:
+async def _ask(path: Path, question: Mapping[str, Any]) -> dict[str, Any] | str | None:
+    """The answer, or what is wrong, or None where nobody is there any more."""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             reader, writer = await asyncio.open_unix_connection(str(path), limit=_LONGEST_LINE)
@@ -201,16 +229,12 @@ async def _ask(path: Path, question: Mapping[str, Any]) -> dict[str, Any] | None
     except (ConnectionRefusedError, FileNotFoundError, ConnectionResetError):
         return None  # it ended
     except PermissionError:
-        raise ConfigurationError(
-            f"the daemon at {path} is another user's: ask as that user, or as root"
-        ) from None
+        return f"the daemon at {path} is another user's: ask as that user, or as root"
     except TimeoutError:
-        raise ConfigurationError(
-            f"the daemon at {path} did not answer within {_ANSWER_SECONDS:g} s"
-        ) from None
+        return f"the daemon at {path} did not answer within {_ANSWER_SECONDS:g} s"
     if not line:
         return None
     answer: dict[str, Any] = json.loads(line)
     if "error" in answer:
-        raise ConfigurationError(f"the daemon at {path} could not answer: {answer['error']}")
+        return f"the daemon at {path} could not answer: {answer['error']}"
     return answer

@@ -5,9 +5,11 @@ of them works, and nothing that ends the process. Memory: one monitor and one at
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -21,7 +23,9 @@ from asynchost import (
 )
 from asynchost.database.attachment import Attachment
 from asynchost.errors import ConfigurationError, FencedError
+from asynchost.service.accounts import Watched, answer
 from asynchost.service.config import RunConfig
+from asynchost.service.control import ControlSocket
 from asynchost.service.credentials import DatabaseCredentials
 from asynchost.service.stopping import Stop
 
@@ -54,11 +58,10 @@ async def run(
     quiet_libvirt()
     # A stop ends the block; then the stack is unwound, in order and undisturbed.
     async with AsyncExitStack() as stack, stop.interrupts():
+        settings_of_hosts = [replace(config.monitor, policy=host.policy) for host in config.hosts]
         monitors = [
-            HostMonitor(
-                host.uri, name=host.name, settings=replace(config.monitor, policy=host.policy)
-            )
-            for host in config.hosts
+            HostMonitor(host.uri, name=host.name, settings=settings)
+            for host, settings in zip(config.hosts, settings_of_hosts, strict=True)
         ]
         stack.push_async_callback(_close, monitors)
         # Entered after the monitors and so closed before them: the last write takes
@@ -82,6 +85,13 @@ async def run(
         for host, monitor in zip(config.hosts, monitors, strict=True):
             attachments.append(writer.attach(monitor, service_id=host.service_id))
             await monitor.start()
+        watched = [
+            Watched(host, settings, monitor, attachment)
+            for host, settings, monitor, attachment in zip(
+                config.hosts, settings_of_hosts, monitors, attachments, strict=True
+            )
+        ]
+        await stack.enter_async_context(ControlSocket(partial(answer, watched), os.environ))
         _log.info("running", version=__version__, hosts=len(monitors))
         await _first_end(
             _until_nothing_is_written(writer, attachments),

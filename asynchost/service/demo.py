@@ -23,6 +23,7 @@ from asynchost.database.url import DatabaseUrl
 from asynchost.hypervisor.demo_domains import DEMO_URI, DemoDomains, answers
 from asynchost.service import daemon
 from asynchost.service.config import HostConfig, RunConfig
+from asynchost.service.control import remove_sockets
 from asynchost.service.credentials import DatabaseCredentials
 from asynchost.service.stopping import Stop
 
@@ -76,7 +77,8 @@ class Demo:
             )
 
     def remove_traces(self) -> None:
-        """What an end at once must not leave: the server's process and its folder."""
+        """What an end at once must not leave: sockets, the server's process and its folder."""
+        remove_sockets()
         if self._server.pid is not None:
             # Killed first, or it could go on making files while they are removed.
             with suppress(ProcessLookupError):

@@ -26,57 +26,71 @@ Columns = Mapping[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The columns of one host's row, from each side that there is."""
+    """The columns of one host's row, from each side that there is. At least one is."""
 
-    recount: Account
+    recount: Account | None
+    """None where the host exists in its daemon's process only."""
     daemon: Account | None
     """None where no daemon watches the host."""
-    row_id: int | None
-    row: Columns | None
+    row_id: int | None = None
+    row: Columns | None = None
     """None where there is no database to ask, or no row."""
-    asked_database: bool
+    asked_database: bool = False
+
+    @property
+    def account(self) -> Account:
+        """Whom it is about. Raises ValueError where there is neither recount nor daemon."""
+        account = self.daemon or self.recount
+        if account is None:
+            raise ValueError("neither recounted nor watched")
+        return account
 
     @property
     def sides(self) -> dict[str, Columns | None]:
         """What there is to compare, by name, in the order in which it is shown."""
-        sides = {"recount": self.recount.row}
+        sides: dict[str, Columns | None] = {}
+        if self.recount is not None:
+            sides["recount"] = self.recount.row
         if self.daemon is not None:
             sides["daemon"] = self.daemon.row
         if self.asked_database:
             sides["row" if self.row_id is None else f"row {self.row_id}"] = self.row
         return sides
 
-    @property
-    def differing(self) -> list[str]:
+    def differing(self) -> frozenset[str]:
         """The columns on which the sides do not agree; all of them where a side is missing."""
         sides = list(self.sides.values())
         present = [side for side in sides if side is not None]
         if len(present) < len(sides):
-            return list(OWNED_COLUMNS)
-        return [
+            return frozenset(OWNED_COLUMNS)
+        return frozenset(
             column
             for column in OWNED_COLUMNS
             if not _agree(column, [side.get(column) for side in present])
-        ]
+        )
 
 
-def compared(comparison: Comparison) -> Iterator[str]:
+def compared(comparison: Comparison, differing: frozenset[str]) -> Iterator[str]:
     """The comparison's lines."""
-    sides, differing = comparison.sides, set(comparison.differing)
-    yield heading(comparison.daemon or comparison.recount)
+    sides, recount = comparison.sides, comparison.recount
+    yield heading(comparison.account)
     yield _line("", list(sides), "")
     for column in OWNED_COLUMNS:
         cells = [_cell(side, column) for side in sides.values()]
         yield _line(column, cells, "differs" if column in differing else "")
+    if recount is None:
+        yield "  no recount: the host exists inside the daemon's process only"
+    if not comparison.asked_database:
+        yield "  no row: give --database URL to compare it"
     for what, side in sides.items():
         if side is None:
             yield f"  {what}: {_absence(comparison, what)}"
-    explanation = comparison.recount.explanation
+    explanation = None if recount is None else recount.explanation
     for domain in [] if explanation is None else explanation["domains"]:
         if domain["unreadable"] is not None:
             name = shorten(domain["name"] or domain["uuid"], 40)
             yield f"  {name} cannot be read: {shorten(domain['unreadable'], 60)}"
-    yield f"  {_verdict(differing)}"
+    yield f"  {_verdict(len(sides), differing)}"
 
 
 def _agree(column: str, values: Sequence[Value]) -> bool:
@@ -96,7 +110,9 @@ def _absence(comparison: Comparison, what: str) -> str:
     return "the database has no live row of this name"
 
 
-def _verdict(differing: set[str]) -> str:
+def _verdict(sides: int, differing: frozenset[str]) -> str:
+    if sides < 2:
+        return "nothing to compare with"
     match len(differing):
         case 0:
             return "no difference"

@@ -4,21 +4,23 @@ It starts nothing and writes nothing.
 """
 
 import getpass
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from asynchost.database import checkup as database
+from asynchost.database.schema import FENCE, TABLE
+from asynchost.database.tls import Mode
+from asynchost.database.url import DatabaseUrl
 from asynchost.errors import (
-    ConfigurationError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     HypervisorRefusedError,
     HypervisorUnavailableError,
 )
 from asynchost.hypervisor.checkup import check_up, probe_delivery
-from asynchost.service.accounts import from_daemons
+from asynchost.service.accounts import Told
 from asynchost.service.config import HostConfig
 from asynchost.service.credentials import DatabaseCredentials
 from asynchost.service.terminal import escape
@@ -26,6 +28,8 @@ from asynchost.settings import MonitorSettings
 
 _CLOCK_SECONDS: Final = 2.0
 """Two clocks that are kept by NTP differ by less."""
+_THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_RIGHTS_CODES: Final = frozenset({1142, 1143})
 
 
 class Health(StrEnum):
@@ -59,11 +63,14 @@ async def examine(
     hosts: Sequence[HostConfig],
     settings: MonitorSettings,
     credentials: DatabaseCredentials | None,
-    environment: Mapping[str, str],
+    told: Told,
     *,
     probe: bool,
 ) -> AsyncIterator[Finding]:
-    """Look at everything, one thing after another, and tell of each as soon as it is known."""
+    """Look at everything, one thing after another, and tell of each as soon as it is known.
+
+    ``told`` is what the daemons said that run here.
+    """
     for host in hosts:
         async for finding in _host(host, settings):
             yield finding
@@ -74,7 +81,8 @@ async def examine(
     else:
         async for finding in _database(credentials):
             yield finding
-    yield await _daemons(environment)
+    async for finding in _daemons(told):
+        yield finding
 
 
 async def _host(host: HostConfig, settings: MonitorSettings) -> AsyncIterator[Finding]:
@@ -103,7 +111,7 @@ async def _host(host: HostConfig, settings: MonitorSettings) -> AsyncIterator[Fi
     yield Finding(
         Health.OK,
         "rights",
-        f"{found.domains} domains listed in {_milliseconds(found.list_seconds)}{read}",
+        f"domains listed: {found.domains}, in {_milliseconds(found.list_seconds)}{read}",
     )
     registered = f"{found.registered} kinds registered"
     if found.missing_events:
@@ -113,10 +121,19 @@ async def _host(host: HostConfig, settings: MonitorSettings) -> AsyncIterator[Fi
         )
     else:
         yield Finding(Health.OK, "events", registered)
-    yield Finding(
-        Health.OK,
+    yield _keepalive(found.keepalive, host.uri)
+
+
+def _keepalive(answered: bool | None, uri: str) -> Finding:
+    if answered is None:
+        return Finding(Health.OK, "keepalive", "not needed: the driver runs in this process")
+    if answered:
+        return Finding(Health.OK, "keepalive", "answered")
+    return Finding(
+        Health.MEND,
         "keepalive",
-        "on" if found.keepalive else "not needed: the driver runs inside this process",
+        "not answered, so the connection is cut again and again",
+        f"set keepalive_interval above 0 in libvirtd.conf; {_start_libvirt(uri)}",
     )
 
 
@@ -141,46 +158,89 @@ async def _database(credentials: DatabaseCredentials) -> AsyncIterator[Finding]:
         yield Finding(Health.MEND, "database", error.reason, error.remedy)
         return
     except DatabaseUnavailableError as error:
-        yield Finding(
-            Health.MEND, "database", error.reason, "systemctl start mariadb, or correct --database"
-        )
+        yield Finding(Health.MEND, "database", error.reason, _start_database(url))
         return
-    secured = "TLS" if server.tls else "no TLS"
-    yield Finding(Health.OK, "database", f"{server.version} as {server.account}, {secured}")
+    yield Finding(Health.OK, "database", f"{server.version} answers {server.account}")
+    yield _tls(DatabaseUrl.parse(url), server.tls)
+    async for finding in _tables(url, password):
+        yield finding
+    yield _clock(server.behind.total_seconds())
+
+
+def _tls(url: DatabaseUrl, encrypted: bool) -> Finding:
+    if encrypted:
+        checked = url.tls is not None and url.tls.mode is not Mode.REQUIRED
+        if checked:
+            return Finding(Health.OK, "TLS", "on, and the server's certificate is checked")
+        return Finding(
+            Health.NOTE,
+            "TLS",
+            "on, but nothing tells whose server it is",
+            "name the authority in --database: ?ssl_ca=/path/ca.pem",
+        )
+    if url.unix_socket is not None:
+        return Finding(Health.OK, "TLS", "not needed on a unix socket")
+    if all(endpoint.host in _THIS_MACHINE for endpoint in url.endpoints):
+        return Finding(Health.OK, "TLS", "not needed on this machine")
+    return Finding(
+        Health.NOTE,
+        "TLS",
+        "off: whoever is on the way can read and change what is written",
+        "name the server's authority in --database: ?ssl_ca=/path/ca.pem",
+    )
+
+
+async def _tables(url: str, password: str | None) -> AsyncIterator[Finding]:
     try:
         layout = await database.inspect(url, password=password)
     except DatabaseRefusedError as error:
-        yield Finding(Health.MEND, "tables and rights", error.reason, error.remedy)
+        what = "rights" if error.code in _RIGHTS_CODES else "tables"
+        if what == "rights":
+            yield Finding(Health.OK, "tables", "what can be seen of them is right")
+        yield Finding(Health.MEND, what, error.reason, error.remedy)
     except DatabaseUnavailableError as error:
-        yield Finding(Health.MEND, "tables and rights", error.reason, "try again")
+        yield Finding(Health.MEND, "tables", error.reason, "asynchost doctor, once more")
     else:
-        beside = f", and {len(layout.columns)} columns beside" if layout.columns else ""
-        yield Finding(Health.OK, "tables and rights", f"all there{beside}")
-    seconds = server.behind.total_seconds()
-    if abs(seconds) > _CLOCK_SECONDS:
+        beside = f", {len(layout.columns)} more to fill in new rows" if layout.columns else ""
+        services = ", Nova's services" if layout.services else ""
         yield Finding(
-            Health.NOTE,
-            "clock",
-            f"the database's is {abs(seconds):.1f} s {'behind' if seconds > 0 else 'ahead'}",
-            "timedatectl set-ntp true, on both machines; asynchost itself compares no two clocks",
+            Health.OK, "tables", f"{TABLE} and {FENCE}, with all columns{beside}{services}"
         )
-    else:
-        yield Finding(Health.OK, "clock", f"within {_CLOCK_SECONDS:g} s of the database's")
+        yield Finding(Health.OK, "rights", "all that writing takes")
 
 
-async def _daemons(environment: Mapping[str, str]) -> Finding:
-    try:
-        accounts = await from_daemons(None, environment)
-    except ConfigurationError as error:
-        return Finding(Health.NOTE, "daemons", error.message)
-    if not accounts:
-        return Finding(Health.NOTE, "daemons", "none runs here that this user may ask")
-    listed = ", ".join(
-        f"{account.host} ({'fresh' if account.stale_seconds is None else 'stale'},"
-        f" process {account.pid})"
-        for account in accounts
+def _clock(behind_seconds: float) -> Finding:
+    if abs(behind_seconds) <= _CLOCK_SECONDS:
+        return Finding(Health.OK, "clock", f"within {_CLOCK_SECONDS:g} s of the database's")
+    return Finding(
+        Health.NOTE,
+        "clock",
+        f"the database's is {abs(behind_seconds):.1f} s"
+        f" {'behind' if behind_seconds > 0 else 'ahead'}; asynchost compares no two clocks,"
+        " but whoever reads its times may",
+        "timedatectl set-ntp true, on both machines",
     )
-    return Finding(Health.OK, "daemons", listed)
+
+
+async def _daemons(told: Told) -> AsyncIterator[Finding]:
+    for problem in told.problems:
+        yield Finding(Health.NOTE, "daemon", problem)
+    for account in told.accounts:
+        fresh = account.stale_seconds is None and account.explanation is not None
+        yield Finding(
+            Health.OK if fresh else Health.NOTE,
+            "daemon",
+            f"process {account.pid} watches {account.host}: {'fresh' if fresh else 'stale'}",
+        )
+    if not told.accounts and not told.problems:
+        yield Finding(Health.NOTE, "daemon", "none runs here that this user may ask")
+
+
+def _start_database(url: str) -> str:
+    parsed = DatabaseUrl.parse(url)
+    if parsed.unix_socket or all(endpoint.host in _THIS_MACHINE for endpoint in parsed.endpoints):
+        return "systemctl start mariadb (or mysql), or correct --database"
+    return "start the server there, open its port to this machine, or correct --database"
 
 
 def _start_libvirt(uri: str) -> str:

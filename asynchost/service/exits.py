@@ -13,7 +13,8 @@ class ExitStatus(IntEnum):
     OK = 0
     """Done, or stopped by SIGINT or SIGTERM."""
     FAULT = 1
-    """A fault in asynchost itself, or an orderly stop that did not end in time."""
+    """A fault in asynchost itself, or an orderly stop that did not end in time. Of ``diff``: a
+    difference."""
     MUST_MEND = 2
     """Somebody must mend something first; starting again as things stand would not help."""
     FENCED = 3

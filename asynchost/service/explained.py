@@ -1,6 +1,7 @@
 """An account as text: each domain with what it adds and why, and the totals as sums.
 
-Pure: an account in, lines out. It fits into eighty columns; names that are longer are cut.
+Pure: an account in, lines out. It fits into eighty columns; names that are longer are cut, and
+only a reason that quotes the policy's patterns can be longer.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +11,8 @@ from asynchost.model import DomainState
 from asynchost.service.accounts import Account, one_line
 from asynchost.service.terminal import escape
 
-_NAME: Final = 16
-_RULE: Final = 22
-_READ: Final = 16
+_NAME: Final = 14
+_READ: Final = 14
 
 
 def explained(account: Account) -> Iterator[str]:
@@ -22,15 +22,15 @@ def explained(account: Account) -> Iterator[str]:
     if explanation is None:
         yield "  no totals yet: the first listing is not complete"
         return
-    yield _line("domain", "state", "vCPUs", "KiB", "why", "last read")
+    yield _line("domain", "state", "vCPUs", "KiB", read="last read", why="why")
     for domain in explanation["domains"]:
         yield _line(
             shorten(domain["name"] or domain["uuid"], _NAME),
             _state(domain["state"]),
-            f"{domain['vcpus']:,}",
-            f"{domain['memory_kib']:,}",
-            shorten(domain["rule"], _RULE),
-            shorten(_read(domain), _READ),
+            domain["vcpus"],
+            domain["memory_kib"],
+            read=shorten(_read(domain), _READ),
+            why=escape(domain["rule"]),
         )
         if domain["unreadable"] is not None:
             yield f"    cannot be read: {escape(domain['unreadable'])}"
@@ -59,18 +59,19 @@ def _sums(explanation: Mapping[str, Any]) -> Iterator[str]:
     for what, costs in parts:
         vcpus = sum(cost["vcpus_used"] for cost in costs)
         memory = sum(cost["memory_kib_used"] for cost in costs)
-        yield _line(what, "", f"{vcpus:,}", f"{memory:,}", "", "")
+        yield _line(what, "", vcpus, memory)
     usage = explanation["usage"]
-    yield _line("total", "", f"{usage['vcpus_used']:,}", f"{usage['memory_kib_used']:,}", "", "")
+    yield _line("total", "", usage["vcpus_used"], usage["memory_kib_used"])
     yield (
         f"  vcpus_used {usage['vcpus_used']}, memory_mb_used {usage['memory_kib_used'] // 1024},"
         f" running_vms {usage['running_vms']}, current_workload {usage['current_workload']}"
     )
 
 
-def _line(*cells: str) -> str:
-    name, state, vcpus, memory, why, read = cells
-    return f"  {name:{_NAME}} {state:9.9}{vcpus:>6} {memory:>13}  {why:{_RULE}} {read}".rstrip()
+def _line(
+    name: str, state: str, vcpus: int | str, kib: int | str, *, read: str = "", why: str = ""
+) -> str:
+    return f"  {name:{_NAME}} {state:9.9}{vcpus:>5} {kib:>10}  {read:{_READ}} {why}".rstrip()
 
 
 def _state(number: int | None) -> str:

@@ -125,6 +125,11 @@ POLICY_OPTIONS: Final = {
 }
 
 
+def by_option(parameters: Mapping[str, Sequence[str]]) -> PolicyOptions:
+    """The options from a function's keywords, as a command line hands them over."""
+    return {f"--{name.replace('_', '-')}": values for name, values in parameters.items()}
+
+
 def parse_policies(options: PolicyOptions, names: Sequence[str | None]) -> list[Policy]:
     """The policy of each host, in the order of ``names``; None is a host without one.
 

@@ -1,0 +1,326 @@
+"""The commands that ask and change nothing: explain, diff, doctor.
+
+May live here: whom each asks, in which order, and with which status it ends. Must not: what the
+answers look like.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+import click
+
+from asynchost import quiet_libvirt
+from asynchost.accounting import DEFAULT_POLICY
+from asynchost.database.checkup import read_rows
+from asynchost.errors import ConfigurationError
+from asynchost.hypervisor.uri import is_in_process
+from asynchost.service import config
+from asynchost.service.accounts import Account, Told, from_daemons, look, nobody, plain
+from asynchost.service.credentials import (
+    URL_VARIABLE,
+    DatabaseCredentials,
+    database_credentials,
+)
+from asynchost.service.difference import Comparison, compared
+from asynchost.service.doctor import Finding, Health, examine
+from asynchost.service.exits import ExitStatus
+from asynchost.service.explained import explained
+from asynchost.service.logs import configure_logs
+from asynchost.service.options import (
+    connect_option,
+    database_options,
+    instances_path_option,
+    json_option,
+    policy_options,
+    service_id_option,
+)
+from asynchost.service.policies import by_option
+from asynchost.service.terminal import escape
+from asynchost.settings import MonitorSettings
+
+T = TypeVar("T")
+
+USUAL_URI: Final = "qemu:///system"
+_LOOKS: Final = 3
+_BETWEEN_LOOKS_SECONDS: Final = 1.0
+"""More than a row is behind by default, so that a busy host's three sides can meet."""
+
+
+_AT_ONCE: Final = 8
+"""Hosts: each takes connections, threads and a listing."""
+
+Found = tuple[Comparison, frozenset[str]]
+"""A host's sides, and the columns on which they differed at every look."""
+
+
+class Asked(NamedTuple):
+    """Which hosts a command is about."""
+
+    host: str | None
+    """What the wanted one is called; None for all."""
+    configs: Sequence[config.HostConfig]
+    """Those to be looked at; none: those of the daemons that run here."""
+    settings: MonitorSettings
+
+
+@click.command()
+@click.argument("host", required=False)
+@connect_option(
+    "Look at this host now, by a connection of this command's own. May be repeated. "
+    "[default: ask the daemons that run here]"
+)
+@policy_options
+@instances_path_option
+@json_option
+def explain(
+    *,
+    host: str | None,
+    connects: tuple[str, ...],
+    instances_path: str | None,
+    as_json: bool,
+    **policies: tuple[str, ...],
+) -> None:
+    """Say where a host's totals come from, domain by domain.
+
+    HOST is a name or URI as the daemon knows it. [default: all hosts]
+    """
+    asked = _asked(host, connects, (), policies, instances_path)
+    accounts = _run(_accounts(asked))
+    if as_json:
+        _print_json(accounts)
+        return
+    for number, account in enumerate(accounts):
+        _print_lines(explained(account), apart=number > 0)
+
+
+async def _accounts(asked: Asked) -> list[Account]:
+    if asked.configs:
+        return await asyncio.gather(*(look(one, asked.settings) for one in _meant(asked)))
+    told = await from_daemons(asked.host, os.environ)
+    if not told.accounts:
+        raise nobody(asked.host, told)
+    _warn(told)
+    return told.accounts
+
+
+@click.command()
+@click.argument("host", required=False)
+@connect_option("Compare this host. May be repeated. [default: those of the daemons that run here]")
+@database_options
+@service_id_option
+@policy_options
+@instances_path_option
+@json_option
+def diff(
+    *,
+    host: str | None,
+    connects: tuple[str, ...],
+    database: str | None,
+    database_password_file: str | None,
+    service_ids: tuple[str, ...],
+    instances_path: str | None,
+    as_json: bool,
+    **policies: tuple[str, ...],
+) -> ExitStatus:
+    """Compare a fresh recount, the daemon's totals and the row in the database.
+
+    A column differs if it does so three times in three seconds. Exit status 1 if one differs.
+    HOST is a name or URI as the daemon knows it. [default: all hosts]
+    """
+    asked = _asked(host, connects, service_ids, policies, instances_path)
+    found = _run(_compare(asked, _credentials(database, database_password_file)))
+    if as_json:
+        _print_json(
+            [
+                {
+                    "host": comparison.account.host,
+                    "sides": comparison.sides,
+                    "differing": sorted(differing),
+                }
+                for comparison, differing in found
+            ]
+        )
+    else:
+        for number, (comparison, differing) in enumerate(found):
+            _print_lines(compared(comparison, differing), apart=number > 0)
+    return ExitStatus.FAULT if any(differing for _, differing in found) else ExitStatus.OK
+
+
+async def _compare(asked: Asked, credentials: DatabaseCredentials | None) -> list[Found]:
+    hosts = [(one, asked.settings) for one in _meant(asked)]
+    if not asked.configs:
+        told = await from_daemons(asked.host, os.environ)
+        if not told.accounts:
+            raise nobody(asked.host, told)
+        _warn(told)
+        hosts = [(account.config, account.settings) for account in told.accounts]
+    at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def compare(host: config.HostConfig, settings: MonitorSettings) -> Found:
+        async with at_once:
+            return await _compare_host(host, settings, credentials)
+
+    return await asyncio.gather(*(compare(*one) for one in hosts))
+
+
+async def _compare_host(
+    host: config.HostConfig, settings: MonitorSettings, credentials: DatabaseCredentials | None
+) -> Found:
+    comparison = await _look_at(host, settings, credentials)
+    differing = comparison.differing()
+    for _ in range(_LOOKS - 1):
+        if not differing:
+            break
+        await asyncio.sleep(_BETWEEN_LOOKS_SECONDS)
+        comparison = await _look_at(host, settings, credentials)
+        differing &= comparison.differing()
+    return comparison, differing
+
+
+async def _look_at(
+    host: config.HostConfig, settings: MonitorSettings, credentials: DatabaseCredentials | None
+) -> Comparison:
+    told = await from_daemons(host.uri, os.environ)
+    watching = [one for one in told.accounts if host.name in (None, one.host, one.name)]
+    # Of two, one stands by.
+    daemon = max(watching, key=lambda account: account.row_id is not None, default=None)
+    if daemon is not None and host.policy == DEFAULT_POLICY:
+        host, settings = daemon.config, daemon.settings
+    recount = None
+    if daemon is None or not is_in_process(host.uri):
+        recount = await look(host, settings)
+    if credentials is None:
+        return Comparison(recount, daemon)
+    account = recount or daemon
+    name = None if account is None else account.name
+    if name is None:  # the daemon has not been connected yet
+        return Comparison(recount, daemon, asked_database=True)
+    rows = await read_rows(credentials.url, {name: host.service_id}, password=credentials.password)
+    row = rows[name]
+    if row is None:
+        return Comparison(recount, daemon, asked_database=True)
+    return Comparison(recount, daemon, row.row_id, row.values, asked_database=True)
+
+
+@click.command()
+@connect_option(
+    "A host to look at. May be repeated. "
+    f"[default: those of the daemons that run here, else {USUAL_URI}]"
+)
+@database_options
+@click.option(
+    "--probe",
+    is_flag=True,
+    help="Also start a domain of libvirt's test driver, inside this process, and time its event.",
+)
+@json_option
+def doctor(
+    *,
+    connects: tuple[str, ...],
+    database: str | None,
+    database_password_file: str | None,
+    probe: bool,
+    as_json: bool,
+) -> ExitStatus:
+    """Look at everything that the work takes: each thing is ok, or comes with what mends it.
+
+    It starts nothing and writes nothing. Exit status 2 if something must be mended.
+    """
+    configs = config.parse_hosts(connects) if connects else ()
+    credentials = _credentials(database, database_password_file)
+    findings = _run(_examine(configs, credentials, probe=probe, told_at_once=not as_json))
+    if as_json:
+        _print_json(findings)
+    must_mend = any(finding.health is Health.MEND for finding in findings)
+    return ExitStatus.MUST_MEND if must_mend else ExitStatus.OK
+
+
+async def _examine(
+    configs: Sequence[config.HostConfig],
+    credentials: DatabaseCredentials | None,
+    *,
+    probe: bool,
+    told_at_once: bool,
+) -> list[Finding]:
+    told = await from_daemons(None, os.environ)
+    watched = tuple(account.config for account in told.accounts if not is_in_process(account.uri))
+    usual = () if told.accounts else (config.HostConfig(USUAL_URI),)
+    hosts = configs or watched or usual
+    findings = []
+    async for finding in examine(hosts, MonitorSettings(), credentials, told, probe=probe):
+        findings.append(finding)
+        if told_at_once:
+            _print_lines(finding.lines())
+    return findings
+
+
+def _asked(
+    host: str | None,
+    connects: Sequence[str],
+    service_ids: Sequence[str],
+    policies: Mapping[str, Sequence[str]],
+    instances_path: str | None,
+) -> Asked:
+    """Raises :class:`ConfigurationError` for options that would have no effect."""
+    settings = MonitorSettings(instances_path=config.parse_instances_path(instances_path))
+    if connects:
+        configs = config.parse_hosts(connects, service_ids, by_option(policies))
+        return Asked(host, configs, settings)
+    given = [option for option, values in by_option(policies).items() if values]
+    if service_ids:
+        given.append("--service-id")
+    if instances_path is not None:
+        given.append("--instances-path")
+    if given:
+        raise ConfigurationError(
+            f"{given[0]} goes with --connect: a daemon's hosts are counted as the daemon was told"
+        )
+    return Asked(host, (), settings)
+
+
+def _meant(asked: Asked) -> list[config.HostConfig]:
+    """Of the hosts that were given, those that are called so."""
+    if asked.host is None:
+        return list(asked.configs)
+    meant = [one for one in asked.configs if asked.host in (one.name, one.uri)]
+    if asked.configs and not meant:
+        names = [one.name or one.uri for one in asked.configs]
+        raise nobody(asked.host, Told([], names, []))
+    return meant
+
+
+def _credentials(
+    database: str | None, database_password_file: str | None
+) -> DatabaseCredentials | None:
+    """None where no database was named: what can be told without one is told."""
+    if not (database or database_password_file or os.environ.get(URL_VARIABLE)):
+        return None
+    return database_credentials(database, database_password_file, os.environ)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """With the answer on standard output, and only warnings of the work itself beside it."""
+    quiet_libvirt()
+    configure_logs("error", "auto")
+    return asyncio.run(work)
+
+
+def _warn(told: Told) -> None:
+    for problem in told.problems:
+        click.echo(f"asynchost: {escape(problem)}", err=True)
+
+
+def _print_lines(lines: Iterable[str], *, apart: bool = False) -> None:
+    if apart:
+        click.echo()
+    for line in lines:
+        click.echo(line)
+
+
+def _print_json(value: Any) -> None:
+    json.dump(plain(value), sys.stdout, indent=2)
+    click.echo()
