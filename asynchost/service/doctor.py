@@ -4,7 +4,7 @@ It starts nothing and writes nothing.
 """
 
 import getpass
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -81,7 +81,7 @@ async def examine(
     else:
         async for finding in _database(credentials):
             yield finding
-    async for finding in _daemons(told):
+    for finding in daemons(told):
         yield finding
 
 
@@ -121,10 +121,11 @@ async def _host(host: HostConfig, settings: MonitorSettings) -> AsyncIterator[Fi
         )
     else:
         yield Finding(Health.OK, "events", registered)
-    yield _keepalive(found.keepalive, host.uri)
+    yield keepalive(found.keepalive, host.uri)
 
 
-def _keepalive(answered: bool | None, uri: str) -> Finding:
+def keepalive(answered: bool | None, uri: str) -> Finding:
+    """Whether a libvirtd that hangs would be noticed, and one that lives not be cut off."""
     if answered is None:
         return Finding(Health.OK, "keepalive", "not needed: the driver runs in this process")
     if answered:
@@ -161,13 +162,14 @@ async def _database(credentials: DatabaseCredentials) -> AsyncIterator[Finding]:
         yield Finding(Health.MEND, "database", error.reason, _start_database(url))
         return
     yield Finding(Health.OK, "database", f"{server.version} answers {server.account}")
-    yield _tls(DatabaseUrl.parse(url), server.tls)
+    yield tls(DatabaseUrl.parse(url), server.tls)
     async for finding in _tables(url, password):
         yield finding
-    yield _clock(server.behind.total_seconds())
+    yield clock(server.behind.total_seconds())
 
 
-def _tls(url: DatabaseUrl, encrypted: bool) -> Finding:
+def tls(url: DatabaseUrl, encrypted: bool) -> Finding:
+    """Whether what is written can be read and changed on the way."""
     if encrypted:
         checked = url.tls is not None and url.tls.mode is not Mode.REQUIRED
         if checked:
@@ -209,7 +211,8 @@ async def _tables(url: str, password: str | None) -> AsyncIterator[Finding]:
         yield Finding(Health.OK, "rights", "all that writing takes")
 
 
-def _clock(behind_seconds: float) -> Finding:
+def clock(behind_seconds: float) -> Finding:
+    """Whether the database's clock, which the rows' times come from, is right."""
     if abs(behind_seconds) <= _CLOCK_SECONDS:
         return Finding(Health.OK, "clock", f"within {_CLOCK_SECONDS:g} s of the database's")
     return Finding(
@@ -222,7 +225,8 @@ def _clock(behind_seconds: float) -> Finding:
     )
 
 
-async def _daemons(told: Told) -> AsyncIterator[Finding]:
+def daemons(told: Told) -> Iterator[Finding]:
+    """The daemons that run here, and how fresh what they know is."""
     for problem in told.problems:
         yield Finding(Health.NOTE, "daemon", problem)
     for account in told.accounts:

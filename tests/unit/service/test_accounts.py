@@ -1,0 +1,82 @@
+"""What a daemon tells, as plain values and back; real monitors, of a libvirt without a daemon."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from asynchost import HostMonitor, MonitorSettings, Policy
+from asynchost.service import accounts
+from asynchost.service.accounts import Account, Told, Watched, answer, nobody, one_line, plain
+from asynchost.service.config import HostConfig
+from tests.unit.service.known import account, domain
+
+POLICY = Policy(reserved_memory_mb=512, include=("a*", "b*"))
+
+
+def test_an_account_survives_the_way_through_json() -> None:
+    """Policy and settings, too: a recount must count alike."""
+    before = account(domain("w\udc80eb"), settings=MonitorSettings(policy=POLICY), service_id=7)
+    after = Account.from_plain(json.loads(json.dumps(plain(before))))
+    assert after == before
+    assert after.settings.policy.include == ("a*", "b*")
+
+
+def test_an_account_tells_how_to_look_at_its_host_again() -> None:
+    """A host without a name of its own has none the next time, either."""
+    settings = MonitorSettings(policy=POLICY)
+    named = account(host="node1", settings=settings, service_id=3)
+    assert named.config == HostConfig("qemu:///system", "node1", 3, POLICY)
+    assert account(settings=settings).config == HostConfig("qemu:///system", None, None, POLICY)
+
+
+@pytest.mark.parametrize("called", ["node7", "test:///default"])
+async def test_a_host_is_known_by_each_of_its_names(called: str) -> None:
+    """By the name it was given, what the row calls it, and its URI; by no other."""
+    watched = Watched(
+        HostConfig("test:///default", name="node7"),
+        MonitorSettings(),
+        HostMonitor("test:///default", name="node7"),
+    )
+    assert watched.is_called(called)
+    assert not watched.is_called("node")
+
+
+async def test_a_host_that_was_never_reached_is_told_without_numbers() -> None:
+    """Neither totals nor a row: unknown is never zero."""
+    host = HostConfig("test:///default", name="node7", service_id=5)
+    watched = Watched(host, MonitorSettings(), HostMonitor(host.uri, name=host.name))
+    told = await answer([watched], {"host": None})
+    (one,) = [Account.from_plain(each) for each in told["accounts"]]
+    assert (one.explanation, one.row, one.service_id) == (None, None, 5)
+    assert (await answer([watched], {"host": "other"}))["accounts"] == []
+    assert told["hosts"] == ["node7"]
+
+
+async def test_what_all_daemons_say_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of their hosts' names, whoever answered first."""
+
+    async def ask(question: Mapping[str, Any], _: Mapping[str, str]) -> tuple[Any, list[str]]:
+        answers = [
+            {"accounts": [plain(account(host=host))], "hosts": [host]} for host in ("b", "a")
+        ]
+        return answers, ["one is mute"]
+
+    monkeypatch.setattr(accounts, "ask_all", ask)
+    told = await accounts.from_daemons(None, {})
+    assert [one.host for one in told.accounts] == told.hosts == ["a", "b"]
+    assert told.problems == ["one is mute"]
+
+
+def test_why_there_is_no_account() -> None:
+    """A name that nobody has, a daemon that does not answer, or no daemon at all."""
+    assert nobody("x", Told([], ["a", "b"], [])).message == "no host is called 'x'; there are a, b"
+    assert nobody(None, Told([], [], ["it is mute"])).message == "it is mute"
+    assert "asynchost run" in nobody(None, Told([], [], [])).message
+
+
+def test_a_policy_in_one_line() -> None:
+    """Only what was chosen."""
+    assert one_line(Policy()) == "default policy"
+    assert one_line(POLICY) == "reserved_memory_mb=512, include=('a*', 'b*')"

@@ -1,0 +1,185 @@
+"""Asking daemons: real sockets, in folders of the test's own, and no daemon behind them."""
+
+import asyncio
+import json
+import socket
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asynchost.service import control
+from asynchost.service.control import (
+    Answers,
+    ControlSocket,
+    ask_all,
+    own_folder,
+    remove_sockets,
+    searched_folders,
+)
+
+
+async def echo(question: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A daemon that knows no more than it was asked."""
+    return {"asked": dict(question)}
+
+
+def place(folder: Path) -> dict[str, str]:
+    """An environment in which sockets stand in this folder, as systemd says it."""
+    return {"RUNTIME_DIRECTORY": str(folder)}
+
+
+def inside(folder: Path) -> list[Path]:
+    """What stands in it."""
+    return sorted(folder.iterdir())
+
+
+async def test_every_daemon_answers(tmp_path: Path) -> None:
+    """Two in one folder, each with a name of its own."""
+    async with ControlSocket(echo, place(tmp_path)), ControlSocket(echo, place(tmp_path)):
+        answers = await ask_all({"host": "node1"}, place(tmp_path))
+    assert answers == Answers([{"asked": {"host": "node1"}}] * 2, [])
+
+
+async def test_where_no_daemon_runs_there_is_no_answer(tmp_path: Path) -> None:
+    """Nor a problem; an absent folder is like an empty one."""
+    assert await ask_all({}, place(tmp_path)) == Answers([], [])
+    assert await ask_all({}, place(tmp_path / "absent")) == Answers([], [])
+
+
+async def test_a_socket_opens_to_its_user_alone_and_goes_with_the_daemon(tmp_path: Path) -> None:
+    """What a daemon knows is nobody else's business, and nothing of it stays."""
+    async with ControlSocket(echo, place(tmp_path)):
+        (path,) = inside(tmp_path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert path.suffix == ".sock"
+    assert inside(tmp_path) == []
+
+
+async def test_a_dead_daemons_socket_is_swept_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    """A killed process leaves its socket; the next start removes it."""
+    dead = tmp_path / "1-dead.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(dead))
+    async with ControlSocket(echo, place(tmp_path)), ControlSocket(echo, place(tmp_path)):
+        assert not dead.exists()
+        assert len(inside(tmp_path)) == 2
+
+
+async def test_a_daemon_that_fails_to_answer_says_so_and_goes_on(tmp_path: Path) -> None:
+    """A fault in an answer is no fault of the daemon's work."""
+
+    async def fail(_: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise ZeroDivisionError("oh")
+
+    async with ControlSocket(fail, place(tmp_path)):
+        for _ in range(2):
+            given, (problem,) = await ask_all({}, place(tmp_path))
+            assert given == []
+            assert "ZeroDivisionError: oh" in problem
+
+
+async def test_one_that_is_mute_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And keeps nobody from hearing the others."""
+    monkeypatch.setattr(control, "_ANSWER_SECONDS", 0.2)
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(str(tmp_path / "mute.sock"))
+        mute.listen()
+        async with ControlSocket(echo, place(tmp_path)):
+            given, (problem,) = await ask_all({}, place(tmp_path))
+    assert len(given) == 1
+    assert "mute.sock did not answer within 0.2 s" in problem
+
+
+@pytest.mark.parametrize("words", [b"not json\n", b"\n", b""])
+async def test_nonsense_gets_no_answer_and_harms_nobody(tmp_path: Path, words: bytes) -> None:
+    """The next question is answered."""
+    async with ControlSocket(echo, place(tmp_path)):
+        (path,) = inside(tmp_path)
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(words)
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+        assert (await ask_all({}, place(tmp_path))).given == [{"asked": {}}]
+
+
+async def test_the_end_waits_for_no_answer(tmp_path: Path) -> None:
+    """Whoever asks a daemon that ends hears nothing, and delays nothing."""
+    asked = asyncio.Event()
+
+    async def think(_: Mapping[str, Any]) -> Mapping[str, Any]:
+        asked.set()
+        await asyncio.Event().wait()
+        return {}
+
+    async with ControlSocket(think, place(tmp_path)):
+        asking = asyncio.create_task(ask_all({}, place(tmp_path)))
+        await asked.wait()
+    assert await asyncio.wait_for(asking, 10) == Answers([], [])
+
+
+async def test_without_a_folder_the_daemon_goes_on(tmp_path: Path) -> None:
+    """Where no socket can be made, nothing is lost but the answers."""
+    (tmp_path / "file").write_text("")
+    async with ControlSocket(echo, place(tmp_path / "file")):
+        assert await ask_all({}, place(tmp_path / "file")) == Answers([], [])
+
+
+async def test_an_end_at_once_removes_the_sockets(tmp_path: Path) -> None:
+    """Not every end is an orderly one."""
+    async with ControlSocket(echo, place(tmp_path)):
+        remove_sockets()
+        assert inside(tmp_path) == []
+
+
+async def test_an_own_folder_goes_with_the_last_socket_in_it(tmp_path: Path) -> None:
+    """Nothing made it but the daemons themselves; systemd's own folder stays."""
+    environment = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr("os.geteuid", lambda: 1)
+        async with ControlSocket(echo, environment):
+            async with ControlSocket(echo, environment):
+                assert len(inside(tmp_path / "asynchost")) == 2
+            assert len(inside(tmp_path / "asynchost")) == 1
+    assert inside(tmp_path) == []
+
+
+def test_where_sockets_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own folder and the system's; only one where the service manager names it."""
+    system = Path("/run/asynchost")
+    assert own_folder({"RUNTIME_DIRECTORY": "/run/a:/run/b"}) == Path("/run/a")
+    assert searched_folders({"RUNTIME_DIRECTORY": "/run/a"}) == [Path("/run/a")]
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert searched_folders({}) == [system]
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert searched_folders({"XDG_RUNTIME_DIR": "/run/user/1000"}) == [
+        system,
+        Path("/run/user/1000/asynchost"),
+    ]
+    assert own_folder({}).name == "asynchost-1000"
+
+
+async def test_a_folder_of_somebody_elses_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that all may write to, anybody could have made it."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    (tmp_path / "asynchost-1000").mkdir(mode=0o777)
+    (tmp_path / "asynchost-1000").chmod(0o777)
+    async with ControlSocket(echo, {}):
+        assert inside(tmp_path / "asynchost-1000") == []
+
+
+async def test_a_question_and_its_answer_are_a_line_each(tmp_path: Path) -> None:
+    """So that a person can ask with a shell's tools, too."""
+    async with ControlSocket(echo, place(tmp_path)):
+        (path,) = inside(tmp_path)
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(b'{"host": "\\u0000"}\n')
+        assert json.loads(await reader.readline()) == {"asked": {"host": "\0"}}
+        writer.close()
