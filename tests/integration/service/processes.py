@@ -7,11 +7,13 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from asynchost.service.control import FOLDER_VARIABLE
 from tests.support.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[3]
@@ -86,11 +88,22 @@ async def _collect(stream: asyncio.StreamReader | None, lines: list[str]) -> Non
 async def command(
     *arguments: str, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[Command]:
-    """Run a program in a process group of its own; it and its group are gone after the block."""
+    """Run a program in a process group of its own; it and its group are gone after the block.
+
+    A daemon's socket is nowhere that another process looks, unless ``environment`` says so.
+    """
+    with tempfile.TemporaryDirectory() as nowhere:
+        alone = {FOLDER_VARIABLE: nowhere, **(environment or {})}
+        async with _running(*arguments, environment=alone) as running:
+            yield running
+
+
+@asynccontextmanager
+async def _running(*arguments: str, environment: Mapping[str, str]) -> AsyncIterator[Command]:
     process = await asyncio.create_subprocess_exec(
         *arguments,
         cwd=REPOSITORY,
-        env={**_clean_environment(), **(environment or {})},
+        env={**_clean_environment(), **environment},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -1,0 +1,258 @@
+"""explain, diff and doctor beside a real daemon, a real libvirtd and a real MariaDB."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from tests.integration.service.processes import Command, asynchost, command, run_to_the_end
+from tests.integration.service.rows import Database
+from tests.support import guests
+from tests.support.libvirtd import PrivateLibvirtd
+from tests.support.waiting import eventually
+
+EVENTS_ONLY = ("--audit-interval", "0")
+
+
+class Beside:
+    """A daemon that watches the test driver, and whoever asks about it."""
+
+    def __init__(self, daemon: Command, database: Database, folder: Path) -> None:
+        self.daemon = daemon
+        self.database = database
+        self._environment = {"RUNTIME_DIRECTORY": str(folder)}
+
+    async def ask(self, *arguments: str) -> tuple[int, list[str], list[str]]:
+        """Run ``asynchost`` as the daemon's own user; status, output, errors."""
+        return await run_to_the_end(*arguments, environment=self._environment)
+
+    async def diff(self, *arguments: str) -> tuple[int, list[str]]:
+        """``asynchost diff`` with the database; status and output."""
+        status, out, err = await self.ask("diff", *arguments, "--database", self.database.url())
+        assert err == []
+        return status, out
+
+
+@asynccontextmanager
+async def beside_a_daemon(
+    connect: str, database: Database, tmp_path: Path, *options: str
+) -> AsyncIterator[Beside]:
+    """A daemon whose first row is written."""
+    # /proc has no size and never changes, so no disk figure moves between two looks.
+    options = ("--instances-path", "/proc", "--debounce", "0", *options)
+    arguments = asynchost("run", "--connect", connect, "--database", database.url(), *options)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    environment = {"RUNTIME_DIRECTORY": str(folder)}
+    async with command(*arguments, environment=environment) as daemon:
+        await eventually(database.rows, 30)
+        yield Beside(daemon, database, folder)
+        assert (await daemon.stops(signal.SIGTERM))[0] == 0
+    assert not list(folder.iterdir())
+
+
+def define_two(connection: libvirt.virConnect) -> None:
+    """One guest that runs, one that does not."""
+    guests.start(connection, guests.guest_xml("web", vcpus=3, memory_kib=65_536, kind="test"))
+    guests.define(connection, guests.guest_xml("idle", vcpus=2, memory_kib=2048, kind="test"))
+
+
+async def test_explain_tells_every_domain_and_the_sums(
+    database: Database,
+    libvirtd: PrivateLibvirtd,
+    test_connection: libvirt.virConnect,
+    tmp_path: Path,
+) -> None:
+    """Whether it counts and why, when it was read and why: of all hosts, or of one."""
+    define_two(test_connection)
+    uri = libvirtd.uri("test")
+    connect = f"rack1={uri}"
+    async with beside_a_daemon(connect, database, tmp_path, "--reserved-vcpus", "1") as beside:
+        status, out, err = await beside.ask("explain")
+        assert (status, err) == (0, [])
+        assert out[0].startswith(f"rack1 ({uri}): daemon {beside.daemon.pid}, fresh")
+        assert out[0].endswith("reserved_vcpus=1")
+        web = next(line for line in out if line.startswith("  web"))
+        assert web.split()[1:4] == ["running", "3", "65536"]
+        assert " resync " in web
+        assert web.endswith(" counted: active")
+        idle = next(line for line in out if line.startswith("  idle"))
+        assert idle.endswith("now            not counted: shut off")
+        assert out[-1] == "  vcpus_used 4, memory_mb_used 64, running_vms 1, current_workload 0"
+
+        assert (await beside.ask("explain", "rack1"))[1][0] == out[0]
+        assert (await beside.ask("explain", uri))[1][0] == out[0]
+        status, out, (line,) = await beside.ask("explain", "rack2")
+        assert (status, out) == (2, [])
+        assert line == "asynchost: error: no host is called 'rack2'; there are rack1"
+
+        status, out, _ = await beside.ask("explain", "--json")
+        (account,) = json.loads("\n".join(out))
+        (counted, _) = account["explanation"]["domains"]
+        assert (counted["name"], counted["cost"]["vcpus_used"]) == ("web", 3)
+
+
+async def test_explain_looks_by_itself_where_it_is_told_whom_to_look_at(
+    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect
+) -> None:
+    """Without a daemon; and without either, it says what to do."""
+    define_two(test_connection)
+    status, out, err = await run_to_the_end(
+        "explain", "--connect", libvirtd.uri("test"), "--count", "defined", "--except", "w*"
+    )
+    assert (status, err) == (0, [])
+    assert "looked at now, count=defined, exclude=('w*',)" in out[0]
+    assert [line.split()[0] for line in out[2:4]] == ["idle", "web"]
+    assert out[2].endswith("counted: defined, shut off")
+    assert out[3].endswith("not counted: name excluded by 'w*'")
+    status, out, (line,) = await run_to_the_end("explain")
+    assert (status, out) == (2, [])
+    assert "asynchost run" in line
+    assert "--connect URI" in line
+
+
+async def test_diff_sees_a_row_that_somebody_else_changed(
+    database: Database,
+    libvirtd: PrivateLibvirtd,
+    test_connection: libvirt.virConnect,
+    tmp_path: Path,
+) -> None:
+    """Nothing differs, status 0; one column of the row does, status 1 and its name."""
+    define_two(test_connection)
+    connect = f"rack1={libvirtd.uri('test')}"
+    async with beside_a_daemon(connect, database, tmp_path, "--foreign-edits", "report") as beside:
+        status, out = await beside.diff()
+        assert (status, out[-1]) == (0, "  no difference")
+        assert out[1].split() == ["recount", "daemon", "row", "1"]
+        database.execute("UPDATE compute_nodes SET vcpus_used = 99")
+        status, out = await beside.diff("rack1")
+        assert (status, out[-1]) == (1, "  1 column differs")
+        assert "  vcpus_used                        3              3             99  differs" in out
+        status, out = await beside.diff("--connect", connect, "--json")
+        (found,) = json.loads("\n".join(out))
+        assert (status, found["differing"]) == (1, ["vcpus_used"])
+        assert found["sides"]["recount"]["vcpus_used"] == 3
+        database.execute("UPDATE compute_nodes SET deleted = 1")
+        status, out = await beside.diff()
+        assert (status, out[-2:]) == (
+            1,
+            ["  row: the database has no live row of this name", "  15 columns differ"],
+        )
+
+
+async def test_diff_sees_drift_before_an_audit_does(
+    database: Database,
+    libvirtd: PrivateLibvirtd,
+    test_connection: libvirt.virConnect,
+    tmp_path: Path,
+) -> None:
+    """libvirt sends no event for a live vCPU change: the recount knows better than the daemon."""
+    xml = guests.guest_xml("web", vcpus=1, max_vcpus=8, memory_kib=65_536, kind="test")
+    domain = guests.start(test_connection, xml)
+    async with beside_a_daemon(libvirtd.uri("test"), database, tmp_path, *EVENTS_ONLY) as beside:
+        # The listing that follows some seconds after a connect may find the first of them.
+        for vcpus in (4, 5):
+            await asyncio.to_thread(domain.setVcpus, vcpus)
+            status, out = await beside.diff()
+            if status == 1:
+                break
+        assert (status, out[-1]) == (1, "  1 column differs")
+        line = next(line for line in out if line.startswith("  vcpus_used"))
+        recount, daemon, row = map(int, line.split()[1:4])
+        assert (recount, line.split()[-1]) == (vcpus, "differs")
+        assert daemon == row < recount
+
+
+async def test_diff_counts_as_the_daemon_was_told_to(
+    database: Database,
+    libvirtd: PrivateLibvirtd,
+    test_connection: libvirt.virConnect,
+    tmp_path: Path,
+) -> None:
+    """A policy is no difference, also where the host is named on the command line."""
+    define_two(test_connection)
+    uri = libvirtd.uri("test")
+    policy = ("--count", "defined", "--reserved-memory", "512")
+    async with beside_a_daemon(uri, database, tmp_path, *policy) as beside:
+        status, out = await beside.diff("--connect", uri)
+        assert (status, out[-1]) == (0, "  no difference")
+        assert "count=defined, reserved_memory_mb=512" in out[0]
+        (row,) = database.rows()
+        assert (row["vcpus_used"], row["memory_mb_used"]) == (5, 64 + 2 + 512)
+
+
+async def test_a_host_inside_the_daemons_process_is_compared_with_its_row(
+    database: Database, tmp_path: Path
+) -> None:
+    """Nobody else can recount it, and it is said."""
+    connect = "node1=test:///default"
+    async with beside_a_daemon(connect, database, tmp_path) as beside:
+        status, out = await beside.diff()
+        assert (status, out[-1]) == (0, "  no difference")
+        assert "  no recount: the host exists inside the daemon's process only" in out
+
+
+async def test_the_doctor_finds_nothing_where_nothing_is_wrong(
+    database: Database, libvirtd: PrivateLibvirtd, tmp_path: Path
+) -> None:
+    """Every thing that the work takes, each with its own line."""
+    async with beside_a_daemon(libvirtd.uri("test"), database, tmp_path) as beside:
+        status, out, err = await beside.ask("doctor", "--probe", "--database", database.url())
+    assert (status, err) == (0, [])
+    assert [line.split(":")[0] for line in out] == [
+        *("ok    libvirt test+unix", "ok    rights", "ok    events", "ok    keepalive"),
+        *("ok    event delivery", "ok    database", "ok    TLS", "ok    tables", "ok    rights"),
+        *("ok    clock", "ok    daemon"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("statement", "what", "words"),
+    [
+        ("DROP TABLE asynchost_fence", "MEND  tables", "CREATE TABLE `asynchost_fence`"),
+        ("ALTER TABLE compute_nodes DROP running_vms", "MEND  tables", "ADD COLUMN `running_vms`"),
+        ("REVOKE UPDATE ON *.* FROM agent@localhost", "MEND  rights", "GRANT SELECT"),
+        ("ALTER USER agent@localhost IDENTIFIED BY 'x'", "MEND  database", "check the password"),
+    ],
+)
+async def test_the_doctor_says_how_to_mend_the_database(
+    database: Database, libvirtd: PrivateLibvirtd, statement: str, what: str, words: str
+) -> None:
+    """The statement that is missing stands below what is wrong, and the status is 2."""
+    database.execute(
+        "CREATE USER agent@localhost", "GRANT ALL ON *.* TO agent@localhost", statement
+    )
+    status, out, err = await run_to_the_end(
+        "doctor", "--connect", libvirtd.uri("test"), "--database", database.url("agent")
+    )
+    assert (status, err) == (2, [])
+    (number,) = [number for number, line in enumerate(out) if line.startswith("MEND")]
+    assert out[number].startswith(what)
+    assert words in out[number + 1]
+
+
+async def test_the_doctor_says_how_to_start_what_is_not_up(tmp_path: Path) -> None:
+    """Neither server: both are told, and nothing waits for either."""
+    uri = f"qemu+unix:///system?socket={tmp_path}/none"
+    url = f"mysql://me@localhost/nova?unix_socket={tmp_path}/none"
+    status, out, err = await run_to_the_end("doctor", "--connect", uri, "--database", url, "--json")
+    assert (status, err) == (2, [])
+    findings = {one["what"]: one for one in json.loads("\n".join(out))}
+    assert "systemctl start" in findings["database"]["remedy"]
+    assert findings[f"libvirt {uri}"]["health"] == "MEND"
+
+
+async def test_doctor_looks_at_qemu_as_well(
+    private_libvirtd: Callable[..., PrivateLibvirtd],
+) -> None:
+    """All events are there, and the keepalive is answered."""
+    daemon = await asyncio.to_thread(private_libvirtd)
+    status, out, _ = await run_to_the_end("doctor", "--connect", daemon.uri("qemu"))
+    assert status == 0
+    assert "ok    events: 7 kinds registered" in out
+    assert "ok    keepalive: answered" in out
