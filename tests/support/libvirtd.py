@@ -19,6 +19,7 @@ import os
 import select
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -297,6 +298,26 @@ class PrivateLibvirtd:
     def remove_hook(self) -> None:
         """Take the hook away; one that is running goes on. Harmless if there is none."""
         (self.hooks_folder / "current").unlink(missing_ok=True)
+
+    # The machine as it sees it
+
+    def see_cpus(self, online: str) -> None:
+        """Make the daemon see other CPUs than the machine's, as "0" or "0-3"; root's daemon only.
+
+        From the next look that libvirt takes on, which it does each time it is asked.
+        """
+        told = self.folder / "cpus-online"
+        mounted = told.exists()
+        told.write_text(f"{online}\n")
+        if mounted:
+            return
+        subprocess.run(
+            [
+                *("nsenter", "--target", str(self.pid), "--mount"),
+                *("mount", "--bind", str(told), "/sys/devices/system/cpu/online"),
+            ],
+            check=True,
+        )
 
     # Log
 
