@@ -1,0 +1,73 @@
+"""One look at what watching a host takes, on real drivers."""
+
+import asyncio
+from collections.abc import Callable
+
+import libvirt
+import pytest
+
+from asynchost import HypervisorRefusedError, HypervisorUnavailableError, MonitorSettings
+from asynchost.hypervisor import checkup
+from asynchost.hypervisor.checkup import check_up, probe_delivery
+from asynchost.hypervisor.connection import Connection
+from tests.support import guests
+from tests.support.libvirtd import PrivateLibvirtd
+
+PROMPT = MonitorSettings(call_deadline_seconds=2.0, listing_deadline_seconds=2.0)
+
+
+async def test_a_look_leaves_nothing_and_sees_everything(
+    libvirtd: PrivateLibvirtd, qemu_connection: libvirt.virConnect
+) -> None:
+    """Type, versions, domains, events, keepalive: and a second look sees the same."""
+    guests.start(qemu_connection, guests.guest_xml("a"))
+    for _ in range(2):
+        found = await check_up(libvirtd.uri("qemu"), PROMPT)
+        assert found.hypervisor_type == "QEMU"
+        assert found.hypervisor_version == qemu_connection.getVersion()
+        assert found.libvirt_version == qemu_connection.getLibVersion()
+        assert (found.domains, found.registered, found.missing_events) == (1, 7, ())
+        assert found.read_seconds is not None
+        assert found.keepalive is True
+
+
+async def test_a_driver_inside_the_process_needs_no_keepalive() -> None:
+    """There is no connection that could be lost."""
+    assert (await check_up("test:///default", PROMPT)).keepalive is None
+
+
+async def test_a_daemon_that_stands_still_answers_no_keepalive(
+    private_libvirtd: Callable[..., PrivateLibvirtd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told from one that answers within the shortest time that libvirt takes for it."""
+    daemon = await asyncio.to_thread(private_libvirtd)
+    answers = checkup._answers_keepalive
+
+    async def stand_still(connection: Connection) -> bool:
+        daemon.pause()
+        try:
+            return await answers(connection)
+        finally:
+            daemon.resume()
+
+    monkeypatch.setattr(checkup, "_answers_keepalive", stand_still)
+    assert (await check_up(daemon.uri("test"), PROMPT)).keepalive is False
+
+
+async def test_what_is_not_there_is_said(tmp_path: object) -> None:
+    """Not up is one thing, and no such thing another."""
+    with pytest.raises(HypervisorUnavailableError):
+        await check_up(f"qemu+unix:///system?socket={tmp_path}/none", PROMPT)
+    with pytest.raises(HypervisorRefusedError, match="unknown driver"):
+        await check_up("nosuch:///system", PROMPT)
+
+
+async def test_an_event_is_heard_and_its_domain_is_gone() -> None:
+    """The probe's domain is nobody else's, and leaves nothing in this process, either."""
+    for _ in range(2):
+        assert 0 < await probe_delivery() < 5
+    connection = libvirt.open("test:///default")
+    try:
+        assert [domain.name() for domain in connection.listAllDomains()] == ["test"]
+    finally:
+        connection.close()
