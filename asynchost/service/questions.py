@@ -14,18 +14,17 @@ from typing import Any, Final, NamedTuple, TypeVar
 import click
 
 from asynchost import quiet_libvirt
-from asynchost.accounting import DEFAULT_POLICY
-from asynchost.database.checkup import read_rows
 from asynchost.errors import ConfigurationError
 from asynchost.hypervisor.uri import is_in_process
 from asynchost.service import config
 from asynchost.service.accounts import Account, Told, from_daemons, look, nobody, plain
+from asynchost.service.comparing import Found, compare
 from asynchost.service.credentials import (
     URL_VARIABLE,
     DatabaseCredentials,
     database_credentials,
 )
-from asynchost.service.difference import Comparison, compared
+from asynchost.service.difference import compared
 from asynchost.service.doctor import Finding, Health, examine
 from asynchost.service.exits import ExitStatus
 from asynchost.service.explained import explained
@@ -45,16 +44,6 @@ from asynchost.settings import MonitorSettings
 T = TypeVar("T")
 
 USUAL_URI: Final = "qemu:///system"
-_LOOKS: Final = 3
-_BETWEEN_LOOKS_SECONDS: Final = 1.0
-"""More than a row is behind by default, so that a busy host's three sides can meet."""
-
-
-_AT_ONCE: Final = 8
-"""Hosts: each takes connections, threads and a listing."""
-
-Found = tuple[Comparison, frozenset[str]]
-"""A host's sides, and the columns on which they differed at every look."""
 
 
 class Asked(NamedTuple):
@@ -158,52 +147,7 @@ async def _compare(asked: Asked, credentials: DatabaseCredentials | None) -> lis
             raise nobody(asked.host, told)
         _warn(told)
         hosts = [(account.config, account.settings) for account in told.accounts]
-    at_once = asyncio.Semaphore(_AT_ONCE)
-
-    async def compare(host: config.HostConfig, settings: MonitorSettings) -> Found:
-        async with at_once:
-            return await _compare_host(host, settings, credentials)
-
-    return await asyncio.gather(*(compare(*one) for one in hosts))
-
-
-async def _compare_host(
-    host: config.HostConfig, settings: MonitorSettings, credentials: DatabaseCredentials | None
-) -> Found:
-    comparison = await _look_at(host, settings, credentials)
-    differing = comparison.differing()
-    for _ in range(_LOOKS - 1):
-        if not differing:
-            break
-        await asyncio.sleep(_BETWEEN_LOOKS_SECONDS)
-        comparison = await _look_at(host, settings, credentials)
-        differing &= comparison.differing()
-    return comparison, differing
-
-
-async def _look_at(
-    host: config.HostConfig, settings: MonitorSettings, credentials: DatabaseCredentials | None
-) -> Comparison:
-    told = await from_daemons(host.uri, os.environ)
-    watching = [one for one in told.accounts if host.name in (None, one.host, one.name)]
-    # Of two, one stands by.
-    daemon = max(watching, key=lambda account: account.row_id is not None, default=None)
-    if daemon is not None and host.policy == DEFAULT_POLICY:
-        host, settings = daemon.config, daemon.settings
-    recount = None
-    if daemon is None or not is_in_process(host.uri):
-        recount = await look(host, settings)
-    if credentials is None:
-        return Comparison(recount, daemon)
-    account = recount or daemon
-    name = None if account is None else account.name
-    if name is None:  # the daemon has not been connected yet
-        return Comparison(recount, daemon, asked_database=True)
-    rows = await read_rows(credentials.url, {name: host.service_id}, password=credentials.password)
-    row = rows[name]
-    if row is None:
-        return Comparison(recount, daemon, asked_database=True)
-    return Comparison(recount, daemon, row.row_id, row.values, asked_database=True)
+    return await compare(hosts, credentials, os.environ)
 
 
 @click.command()
