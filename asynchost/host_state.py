@@ -9,7 +9,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from asynchost.accounting import DEFAULT_POLICY, Accounting, Policy, is_known_state
+from asynchost.accounting import (
+    DEFAULT_POLICY,
+    Accounting,
+    Policy,
+    is_known_state,
+    is_starting_up,
+)
 from asynchost.agenda import Mark
 from asynchost.errors import AsynchostError, NotReadyError
 from asynchost.explanation import Explanation, Survey, explain
@@ -31,9 +37,10 @@ _LIKELY_CAUSE = {
     "active": "its start or end came without an event, or the event was lost",
     "counted": "its definition came, went or was renamed without an event",
     "vcpus": "libvirt sends no event when a domain's vCPUs change",
-    "memory_kib": "its memory changed without an event",
+    "memory_kib": "its memory changed without an event, or the event was lost",
     "at_work": "libvirt sends no event when this work begins or ends",
 }
+_STARTING = "it is starting up: the event comes when that is done"
 
 
 class HostState:
@@ -72,7 +79,7 @@ class HostState:
         self._drift: Counter[str] = Counter()
         self._recent_drift: deque[Drift] = deque(maxlen=_RECENT_DRIFT)
         self._recounted_at = clock()
-        self._down_reason: str | None = None
+        self._down: AsynchostError | None = None
         self._listeners: dict[object, Callable[[], None]] = {}
         self._on_change: list[Callable[[Change], None]] = []
         self._on_drift: list[Callable[[Drift], None]] = []
@@ -83,6 +90,11 @@ class HostState:
     def ready(self) -> bool:
         """Whether the first resync is complete."""
         return self._ready
+
+    @property
+    def down(self) -> AsynchostError | None:
+        """Why there is no connection; None while there is one, and before the first attempt."""
+        return self._down
 
     @property
     def usage(self) -> Usage:
@@ -174,7 +186,7 @@ class HostState:
     def connected(self, generation: int, hypervisor_type: str) -> None:
         """A connection is open: from here the host's kind is known, and so what counts."""
         self._generation = generation
-        self._down_reason = None
+        self._down = None
         self._accounting = Accounting(hypervisor_type, self._policy)
         self._log.info("connected", generation=generation, hypervisor_type=hypervisor_type)
         self._notify()
@@ -187,15 +199,16 @@ class HostState:
 
     def disconnected(self, error: AsynchostError) -> None:
         """The totals freeze; their age counts from now. Said once for each reason."""
+        before, self._down = self._down, error
         if self._fresh:
             self._fresh = False
             self._stale_since = self._clock()
             self._log.warning("connection lost, totals frozen", reason=error.message)
-            self._down_reason = error.message
             self._notify()
-        elif error.message != self._down_reason:
-            self._down_reason = error.message
+        elif before is None or error.message != before.message:
             self._log.warning("not connected, trying again", reason=error.message)
+            if before is None:
+                self._notify()  # whoever waits may not want to any more
 
     def stopped(self) -> None:
         """The monitor was closed: what is known stays readable, and grows old."""
@@ -208,10 +221,10 @@ class HostState:
         """One more event; the read it causes tells what it did."""
         self._events += 1
 
-    def audited(self) -> None:
-        """One more complete audit."""
+    def audited(self, listed_seconds_ago: float) -> None:
+        """One more complete audit, which listed so long ago: who came since was not in it."""
         self._audits += 1
-        self._recounted_at = self._clock()
+        self._recounted_at = self._clock() - listed_seconds_ago
 
     def known_uuids(self) -> Iterable[str]:
         """The domains that are counted now."""
@@ -245,7 +258,8 @@ class HostState:
         ledger = self._ledger_in_use()
         before = ledger.usage
         move = ledger.apply(observation, self._clock(), mark)
-        self._moved(before, move, mark, observation.uuid, observation.name)
+        cause = _STARTING if is_starting_up(observation) else None
+        self._moved(before, move, mark, observation.uuid, observation.name, known_cause=cause)
 
     def gone(self, uuid: str, mark: Mark) -> None:
         """libvirt knows the domain no more."""
@@ -308,7 +322,16 @@ class HostState:
             self._unknown_states.add(state)
             self._log.warning("unknown domain state counts as active", state=state)
 
-    def _moved(self, before: Usage, move: Move, mark: Mark, uuid: str, name: str) -> None:
+    def _moved(
+        self,
+        before: Usage,
+        move: Move,
+        mark: Mark,
+        uuid: str,
+        name: str,
+        *,
+        known_cause: str | None = None,
+    ) -> None:
         self._log.debug(
             "domain read",
             uuid=uuid,
@@ -322,9 +345,8 @@ class HostState:
             since = self._recounted_at if move.read_at is None else move.read_at
             for field, old, new in move.corrections():
                 age = self._clock() - since
-                self._drifted(
-                    Drift(self.host, uuid, name, field, old, new, age, _LIKELY_CAUSE[field])
-                )
+                cause = known_cause or _LIKELY_CAUSE[field]
+                self._drifted(Drift(self.host, uuid, name, field, old, new, age, cause))
         readable_again = self._unreadable.pop(uuid, None) is not None
         moved = before != self._ledger_in_use().usage
         if moved and self._ready:

@@ -134,7 +134,7 @@ class Drift:
     after: int
     age_seconds: float
     """How long the wrong value stood, at most: the time since the domain was last read before;
-    since the last complete recount for one that was not counted at all."""
+    since the last complete recount's listing for one that was not counted at all."""
     likely_cause: str
 
 

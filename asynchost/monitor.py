@@ -110,13 +110,18 @@ class HostMonitor:
         for drifts in list(self._drift_subscriptions):
             drifts.end()
 
-    async def ready(self) -> None:
-        """Wait for the first resync. Cancelling is safe.
+    async def ready(self, *, patient: bool = True) -> None:
+        """Wait for the first resync, however long libvirtd takes to come up. Cancelling is safe.
 
         Raises :class:`HypervisorRefusedError` when libvirt refuses the connection, and
-        :class:`ClosedError` when the monitor is closed before.
+        :class:`ClosedError` when the monitor is closed before. If not ``patient``, also
+        :class:`HypervisorUnavailableError` once an attempt to connect has failed; the monitor
+        goes on trying.
         """
-        await self._until(lambda: self._state.ready)
+        state = self._state
+        await self._until(lambda: state.ready or not (patient or state.down is None))
+        if not state.ready and isinstance(state.down, HypervisorUnavailableError):
+            raise state.down
 
     async def wait(self) -> None:
         """Wait until the monitor is closed. Cancelling is safe, and closes nothing.

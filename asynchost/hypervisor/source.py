@@ -57,7 +57,7 @@ class SourceSink(ReadSink, Protocol):
     def event_received(self) -> None:
         """libvirt sent a domain event; the read that it causes follows."""
 
-    def audited(self) -> None:
+    def audited(self, listed_seconds_ago: float) -> None:
         """An audit has read every domain."""
 
     def resynced(self, observations: Iterable[Observation], unread: frozenset[str]) -> None:
@@ -90,6 +90,8 @@ class Source:
         self._starting: dict[str, float] = {}
         self._has_domain_0 = False
         self._facts: HostFacts | None = None
+        self._node: tuple[int, int] | None = None
+        """CPUs and memory when the capabilities were read last."""
         self._disk = DiskWatch(uri, settings, sink.disk_read)
 
     # -- the life of the connection ------------------------------------------------------------
@@ -296,7 +298,7 @@ class Source:
         if blocked is not None:
             raise blocked
         if cause is Cause.AUDIT:
-            self._sink.audited()
+            self._sink.audited(loop.time() - start)
 
     async def _second_resync(self) -> None:
         if self._settings.second_resync_seconds:
@@ -334,6 +336,7 @@ class Source:
                 await asyncio.sleep(backoff.next_delay())
             else:
                 self._tell_facts(facts)
+                self._node = facts.vcpus, facts.memory_mb
                 return
 
     async def _read_facts(self, connection: Connection) -> HostFacts:
@@ -345,19 +348,23 @@ class Source:
         if self._facts is None:
             return
         try:
-            vcpus, memory_mb = await connection.ask("virNodeGetInfo", read_node)
+            node = await connection.ask("virNodeGetInfo", read_node)
         except (HypervisorUnavailableError, HypervisorRefusedError) as error:
             self._log.warning("host's CPUs and memory not read again", reason=str(error))
             return
-        if (vcpus, memory_mb) == (self._facts.vcpus, self._facts.memory_mb):
+        if node == self._node:
             return
         # CPUs or memory came or went: so may what is told of them have changed.
-        facts = replace(self._facts, vcpus=vcpus, memory_mb=memory_mb)
         try:
             facts = await self._read_facts(connection)
         except (HypervisorUnavailableError, HypervisorRefusedError) as error:
+            # What is known is told; the next audit asks once more for the rest.
             self._log.warning("host's capabilities not read again", reason=str(error))
-        self._tell_facts(facts)
+            vcpus, memory_mb = node
+            self._tell_facts(replace(self._facts, vcpus=vcpus, memory_mb=memory_mb))
+        else:
+            self._tell_facts(facts)
+            self._node = facts.vcpus, facts.memory_mb
 
     def _tell_facts(self, facts: HostFacts) -> None:
         if facts != self._facts:

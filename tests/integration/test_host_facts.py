@@ -3,8 +3,12 @@
 import asyncio
 from collections.abc import Callable
 
+import libvirt
 import pytest
 
+from asynchost import HostFacts, HostMonitor, MonitorSettings
+from asynchost.hypervisor import source
+from asynchost.hypervisor.host_facts import read_facts
 from tests.integration.pipeline import DEADLINE_SECONDS, pipeline
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.mariadb import Database
@@ -33,3 +37,31 @@ async def test_cpus_that_come_and_go_are_noticed_at_the_audit(
             # What the rest of the facts say was read anew with them.
             assert host.monitor.facts.cpu_info["arch"] == "x86_64"
     assert [change async for change in changes] == []
+
+
+async def test_capabilities_that_do_not_come_are_asked_for_at_the_next_audit(
+    private_libvirtd: Callable[..., PrivateLibvirtd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new CPUs are told at once; what else changed with them is not forgotten."""
+    daemon = await asyncio.to_thread(private_libvirtd)
+    if not daemon.privileged:
+        pytest.skip("only root may show a daemon other CPUs than the machine's")
+    await asyncio.to_thread(daemon.see_cpus, "0")
+    refused: list[bool] = []
+
+    def read(connection: libvirt.virConnect) -> HostFacts:
+        refused.append(len(refused) == 0)
+        if refused[-1]:
+            raise libvirt.libvirtError("busy")
+        return read_facts(connection)
+
+    settings = MonitorSettings(audit_interval_seconds=0, second_resync_seconds=0)
+    async with HostMonitor(daemon.uri("qemu"), settings=settings) as monitor:
+        await monitor.get_host_stats()
+        monkeypatch.setattr(source, "read_facts", read)
+        await asyncio.to_thread(daemon.see_cpus, "0-1")
+        for asked in ([True], [True, False], [True, False]):
+            await monitor.audit()
+            assert refused == asked
+            assert monitor.facts is not None
+            assert monitor.facts.vcpus == 2

@@ -8,6 +8,7 @@ import structlog
 from hypothesis import given, settings
 from structlog.testing import LogCapture
 
+from asynchost.accounting import PAUSED_STARTING_UP
 from asynchost.agenda import Mark
 from asynchost.errors import HypervisorUnavailableError, NotReadyError
 from asynchost.host_state import HostState
@@ -362,19 +363,29 @@ def test_what_an_audit_corrects_is_drift(
 
 def test_drift_has_the_age_of_what_was_wrong(ready: Watched) -> None:
     """Since the domain's last read, whatever the cause of that was; for one that was not counted
-    since the last complete recount."""
+    since the last complete recount listed."""
     ready.now = 110.0
     ready.state.observed(observed(A, vcpus=2), EVENT)
     ready.now = 117.0
     ready.state.observed(observed(A, vcpus=5), AUDIT)
     ready.now = 120.0
-    ready.state.audited()
+    # Its listing is what a domain that is new was not in; the reading took the rest.
+    ready.state.audited(48.0)
     ready.now = 150.0
     ready.state.observed(observed("new"), AUDIT)
-    assert [(drift.uuid, drift.age_seconds) for drift in ready.drifts] == [(A, 7.0), ("new", 30.0)]
+    assert [(drift.uuid, drift.age_seconds) for drift in ready.drifts] == [(A, 7.0), ("new", 78.0)]
     ready.now = 160.0
     ready.state.gone("new", AUDIT)
     assert ready.drifts[-1].age_seconds == 10.0
+
+
+def test_a_domain_that_is_starting_up_has_lost_no_event(ready: Watched) -> None:
+    """libvirt lists it before the start is done, and only then sends its event."""
+    ready.state.observed(
+        observed("new", state=DomainState.PAUSED, reason=PAUSED_STARTING_UP), AUDIT
+    )
+    ready.state.observed(observed("other"), AUDIT)
+    assert ["starting up" in drift.likely_cause for drift in ready.drifts] == [True, False]
 
 
 def test_the_last_corrections_are_kept_and_all_are_counted(ready: Watched) -> None:
@@ -420,7 +431,7 @@ def test_only_an_audit_finds_drift(ready: Watched, cause: Cause) -> None:
 def test_an_audit_that_finds_all_well_says_nothing(ready: Watched) -> None:
     """And is counted when it is complete."""
     ready.state.observed(observed(A), AUDIT)
-    ready.state.audited()
+    ready.state.audited(0)
     assert ready.drifts == []
     assert (ready.state.status().audits, ready.state.status().drift) == (1, 0)
 

@@ -1,6 +1,7 @@
 """The monitor before and without a host, and the classic dictionary. Hosts have real servers."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +89,20 @@ async def test_closing_before_the_first_round_is_told_to_whoever_waits() -> None
         await ready
     await monitor.wait()
     assert [change async for change in monitor.changes()] == []
+
+
+async def test_an_impatient_one_is_told_of_the_first_failure(tmp_path: Path) -> None:
+    """With the reason; the monitor itself goes on trying, and so does who is patient."""
+    monitor = HostMonitor(f"qemu+unix:///system?socket={tmp_path}/none")
+    await monitor.start()
+    patient = asyncio.create_task(monitor.ready())
+    async with asyncio.timeout(10):
+        with pytest.raises(HypervisorUnavailableError, match="No such file"):
+            await monitor.ready(patient=False)
+    assert not patient.done()
+    await monitor.aclose()
+    with pytest.raises(ClosedError):
+        await patient
 
 
 def test_the_classic_dictionary() -> None:
