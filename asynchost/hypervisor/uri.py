@@ -7,6 +7,8 @@ from asynchost.errors import HypervisorRefusedError
 
 # The drivers that report domain events.
 _DRIVERS: Final = ("qemu", "lxc", "xen", "bhyve", "vz", "ch", "test")
+_WITHOUT_COMMANDS: Final = ("", "unix", "tcp", "tls")
+_OF_THE_SYSTEM: Final = ("", "/", "/system", "/default")
 _TRANSPORTS: Final = ("tls", "tcp", "ssh", "unix", "ext", "libssh", "libssh2")
 
 
@@ -47,3 +49,19 @@ def is_in_process(uri: str) -> bool:
     without a daemon. Another process that opens the same URI sees another host."""
     parts = check_uri(uri)
     return parts.scheme == "test" and not parts.netloc
+
+
+def is_the_same_for_all(uri: str) -> bool:
+    """Whether every user who opens the URI reaches the same host, and runs nothing by it.
+
+    ``session`` and ``embed`` are each user's own, a path may be a file, and ssh and ext can be
+    given a command.
+    """
+    try:
+        parts = check_uri(uri)
+    except HypervisorRefusedError:
+        return False
+    transport = parts.scheme.partition("+")[2]
+    return (
+        transport in _WITHOUT_COMMANDS and parts.path in _OF_THE_SYSTEM and not is_in_process(uri)
+    )

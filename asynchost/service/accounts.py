@@ -12,7 +12,13 @@ from typing import Any, Final, NamedTuple
 from asynchost import HostMonitor, MonitorSettings, Policy
 from asynchost.database import Attachment
 from asynchost.database.rows import RowEncoder
-from asynchost.errors import ConfigurationError, HypervisorUnavailableError, NotReadyError
+from asynchost.errors import (
+    AsynchostError,
+    ConfigurationError,
+    HypervisorUnavailableError,
+    NotReadyError,
+)
+from asynchost.hypervisor.uri import is_the_same_for_all
 from asynchost.service.config import HostConfig
 from asynchost.service.control import ask_all
 
@@ -56,16 +62,22 @@ class Account:
     generation: int
     explanation: Mapping[str, Any] | None
     """:class:`~asynchost.Explanation` as plain values; None before the first resync."""
+    user: int | None = None
+    """Whose process the daemon is, as the kernel told whoever asked it."""
 
     @classmethod
-    def from_plain(cls, values: Mapping[str, Any]) -> "Account":
-        """The reverse of :func:`plain`."""
+    def from_plain(cls, values: Mapping[str, Any], user: int | None = None) -> "Account":
+        """The reverse of :func:`plain`.
+
+        Raises KeyError, TypeError, AttributeError, ValueError or :class:`AsynchostError` for what
+        is no account, as that of a daemon of another version may not be.
+        """
         settings = dict(values["settings"])
-        policy = settings.pop("policy")
+        policy = dict(settings.pop("policy"))
         for name in ("include", "exclude"):
             policy[name] = tuple(policy[name])
         settings["policy"] = Policy(**policy)
-        return cls(**{**values, "settings": MonitorSettings(**settings)})
+        return cls(**{**values, "settings": MonitorSettings(**settings), "user": user})
 
     @property
     def config(self) -> HostConfig:
@@ -76,6 +88,15 @@ class Account:
             service_id=self.service_id,
             policy=self.settings.policy,
         )
+
+    @property
+    def may_be_looked_at(self) -> bool:
+        """Whether this user may open the URI that the daemon gave, and would find the same host.
+
+        Another user's daemon is not believed that far: a URI can name a command to run, and
+        ``qemu:///session`` is another host for each user.
+        """
+        return self.user in (None, os.geteuid()) or is_the_same_for_all(self.uri)
 
 
 def plain(value: Any) -> Any:
@@ -136,34 +157,42 @@ class Told(NamedTuple):
 async def from_daemons(host: str | None, environment: Mapping[str, str]) -> Told:
     """Ask the daemons on this machine for all their hosts, or for the one that is called so."""
     given, problems = await ask_all({"host": host}, environment)
-    return Told(
-        sorted(
-            (Account.from_plain(one) for each in given for one in each["accounts"]),
-            key=lambda account: account.host,
-        ),
-        sorted(name for each in given for name in each["hosts"]),
-        problems,
-    )
+    accounts: list[Account] = []
+    hosts: list[str] = []
+    problems = list(problems)
+    for said, user in given:
+        try:
+            accounts += [Account.from_plain(one, user) for one in said["accounts"]]
+            hosts += map(str, said["hosts"])
+        except (KeyError, TypeError, AttributeError, ValueError, AsynchostError):
+            problems.append(
+                "a daemon's answer could not be understood; it is of another version: restart it"
+            )
+    return Told(sorted(accounts, key=lambda account: account.host), sorted(hosts), problems)
 
 
 async def look(config: HostConfig, settings: MonitorSettings) -> Account:
     """Look at a host now, by a monitor of its own that is gone afterwards.
 
-    Raises :class:`HypervisorUnavailableError` where it does not answer in time, and
-    :class:`HypervisorRefusedError` where it never will.
+    Raises :class:`HypervisorUnavailableError` where it cannot be reached or does not answer in
+    time, and :class:`HypervisorRefusedError` where it never will.
     """
     once = replace(
         settings, policy=config.policy, audit_interval_seconds=0, second_resync_seconds=0
     )
     monitor = HostMonitor(config.uri, name=config.name, settings=once)
     try:
-        async with asyncio.timeout(_LOOK_SECONDS), monitor:
+        async with asyncio.timeout(_LOOK_SECONDS):
+            await monitor.start()
+            await monitor.ready(patient=False)
             await monitor.get_host_stats()  # which waits until the row is complete
             return await account_of(Watched(config, once, monitor), pid=None)
     except TimeoutError:
         raise HypervisorUnavailableError(
             config.uri, f"no complete answer within {_LOOK_SECONDS:g} s"
         ) from None
+    finally:
+        await monitor.aclose()
 
 
 def nobody(host: str | None, told: Told) -> ConfigurationError:

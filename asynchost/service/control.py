@@ -14,6 +14,7 @@ import os
 import secrets
 import socket
 import stat
+import struct
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -35,7 +36,7 @@ _LONGEST_LINE: Final = 2**26
 _LISTEN_TRIES: Final = 5
 """The folder may be removed, empty, by a daemon that ends just then."""
 
-Answer = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+Answering = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
 _made: dict[Path, bool] = {}
 """The sockets of this process, and whether their folder goes with the last one in it."""
@@ -77,7 +78,7 @@ def _remove(path: Path) -> None:
 class ControlSocket:
     """Answers questions for as long as it is entered."""
 
-    def __init__(self, answer: Answer, environment: Mapping[str, str]) -> None:
+    def __init__(self, answer: Answering, environment: Mapping[str, str]) -> None:
         self._answer = answer
         self._folder = own_folder(environment)
         # A folder that was given is the service manager's.
@@ -121,6 +122,7 @@ class ControlSocket:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         self._asking.add(task)
+        answered = False
         try:
             async with asyncio.timeout(_QUESTION_SECONDS):
                 question = json.loads(await reader.readline())
@@ -131,10 +133,14 @@ class ControlSocket:
             writer.write(json.dumps(answer).encode() + b"\n")
             async with asyncio.timeout(_QUESTION_SECONDS):
                 await writer.drain()
-        except (OSError, ValueError, TimeoutError):
+            answered = True
+        except (OSError, ValueError, TimeoutError, RecursionError):
             pass  # no question, or nobody there any more to hear the answer
         finally:
             self._asking.discard(task)
+            if not answered:
+                # What is still to be sent would keep the connection, and that the server's end.
+                writer.transport.abort()
             writer.close()
 
 
@@ -183,6 +189,8 @@ def _is_ours(folder: Path) -> bool:
 def _is_alive(path: Path) -> bool:
     """Whether somebody listens there. Whatever cannot be told is left alone."""
     with socket.socket(socket.AF_UNIX) as probe:
+        # One that was stopped, and that too many have asked since, would be waited for.
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
@@ -192,10 +200,18 @@ def _is_alive(path: Path) -> bool:
     return True
 
 
+class Answer(NamedTuple):
+    """What one daemon said."""
+
+    said: dict[str, Any]
+    user: int
+    """Whose process it is, as the kernel tells."""
+
+
 class Answers(NamedTuple):
     """What the daemons said."""
 
-    given: list[dict[str, Any]]
+    given: list[Answer]
     problems: list[str]
     """Of those that may not be asked by this user, or did not answer."""
 
@@ -216,25 +232,55 @@ async def ask_all(question: Mapping[str, Any], environment: Mapping[str, str]) -
     return answers
 
 
-async def _ask(path: Path, question: Mapping[str, Any]) -> dict[str, Any] | str | None:
+async def _ask(path: Path, question: Mapping[str, Any]) -> Answer | str | None:
     """The answer, or what is wrong, or None where nobody is there any more."""
     try:
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            reader, writer = await asyncio.open_unix_connection(str(path), limit=_LONGEST_LINE)
-            try:
-                writer.write(json.dumps(question).encode() + b"\n")
-                line = await reader.readline()
-            finally:
-                writer.close()
-    except (ConnectionRefusedError, FileNotFoundError, ConnectionResetError):
+        answer = await _exchange(path, question)
+    except (ConnectionError, FileNotFoundError):
         return None  # it ended
     except PermissionError:
         return f"the daemon at {path} is another user's: ask as that user, or as root"
     except TimeoutError:
         return f"the daemon at {path} did not answer within {_ANSWER_SECONDS:g} s"
-    if not line:
-        return None
-    answer: dict[str, Any] = json.loads(line)
-    if "error" in answer:
-        return f"the daemon at {path} could not answer: {answer['error']}"
+    except (OSError, ValueError) as error:
+        return f"the daemon at {path} could not be understood: {error}"
+    if "error" in answer.said:
+        return f"the daemon at {path} could not answer: {answer.said['error']}"
     return answer
+
+
+async def _exchange(path: Path, question: Mapping[str, Any]) -> Answer:
+    """Raises ConnectionError where the daemon ended, PermissionError where it is not to be asked,
+    ValueError for what is no answer."""
+    async with asyncio.timeout(_ANSWER_SECONDS):
+        reader, writer = await asyncio.open_unix_connection(str(path), limit=_LONGEST_LINE)
+        try:
+            user = _user_behind(writer.get_extra_info("socket"))
+            if not _is_believed(user):
+                raise PermissionError
+            writer.write(json.dumps(question).encode() + b"\n")
+            line = await reader.readline()
+        finally:
+            writer.close()
+    if not line.endswith(b"\n"):
+        raise ConnectionResetError
+    said = json.loads(line)
+    if not isinstance(said, dict):
+        raise ValueError("no object")  # noqa: TRY004 - it is a word from outside
+    return Answer(said, user)
+
+
+def _user_behind(connected: socket.socket) -> int:
+    """Whose process listens there."""
+    credentials = struct.Struct("3i")  # process, user, group
+    got = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size)
+    user: int = credentials.unpack(got)[1]
+    return user
+
+
+def _is_believed(user: int) -> bool:
+    """Whether to take a daemon's word: in a folder that all may write to, anybody may pose as one.
+
+    Root asks all: what stands in its folder was put there by a service of this machine.
+    """
+    return os.geteuid() in (0, user) or user == 0

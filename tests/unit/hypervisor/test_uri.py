@@ -3,7 +3,7 @@
 import pytest
 
 from asynchost.errors import HypervisorRefusedError
-from asynchost.hypervisor.uri import check_uri, is_local
+from asynchost.hypervisor.uri import check_uri, is_local, is_the_same_for_all
 
 LOCAL = [
     "qemu:///system",
@@ -66,3 +66,24 @@ def test_a_uri_that_can_never_be_opened_is_refused(uri: str, reason: str, remedy
     assert remedy in refused.value.remedy
     with pytest.raises(HypervisorRefusedError):
         is_local(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "same"),
+    [
+        ("qemu:///system", True),
+        ("lxc:///", True),
+        ("qemu+tls://node-1/system", True),
+        ("test+unix:///default?socket=/s", True),
+        ("test:///default", False),
+        ("test:///tmp/file.xml", False),
+        ("qemu:///session", False),
+        ("qemu:///embed?root=/tmp/x", False),
+        ("qemu+ssh://node-1/system?command=/tmp/x", False),
+        ("qemu+ext:///system?command=/tmp/x", False),
+        ("esx://node-1/", False),
+    ],
+)
+def test_a_uri_that_means_the_same_to_every_user(uri: str, same: bool) -> None:
+    """Nothing of the user's own, and nothing that would be run."""
+    assert is_the_same_for_all(uri) is same

@@ -10,6 +10,7 @@ from asynchost import HostMonitor, MonitorSettings, Policy
 from asynchost.service import accounts
 from asynchost.service.accounts import Account, Told, Watched, answer, nobody, one_line, plain
 from asynchost.service.config import HostConfig
+from asynchost.service.control import Answer
 from tests.unit.service.known import account, domain
 
 POLICY = Policy(reserved_memory_mb=512, include=("a*", "b*"))
@@ -59,14 +60,51 @@ async def test_what_all_daemons_say_is_put_together(monkeypatch: pytest.MonkeyPa
 
     async def ask(question: Mapping[str, Any], _: Mapping[str, str]) -> tuple[Any, list[str]]:
         answers = [
-            {"accounts": [plain(account(host=host))], "hosts": [host]} for host in ("b", "a")
+            Answer({"accounts": [plain(account(host=host))], "hosts": [host]}, 7)
+            for host in ("b", "a")
         ]
         return answers, ["one is mute"]
 
     monkeypatch.setattr(accounts, "ask_all", ask)
     told = await accounts.from_daemons(None, {})
     assert [one.host for one in told.accounts] == told.hosts == ["a", "b"]
+    assert {one.user for one in told.accounts} == {7}
     assert told.problems == ["one is mute"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"settings": None},
+        {"settings": {"policy": {"include": [], "exclude": [], "tomorrow": 1}}},
+        {"settings": {"policy": {"include": [], "exclude": [], "count": "half"}}},
+        {"tomorrow": 1},
+    ],
+)
+async def test_a_daemon_of_another_version_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, changed: Mapping[str, Any]
+) -> None:
+    """One that goes on while its package is replaced, say: no fault, and the others are heard."""
+
+    async def ask(question: Mapping[str, Any], _: Mapping[str, str]) -> tuple[Any, list[str]]:
+        mine = {"accounts": [plain(account())], "hosts": ["a"]}
+        others = [{"accounts": [{**plain(account()), **changed}], "hosts": ["b"]}, {}]
+        return [Answer(said, 7) for said in (mine, *others)], []
+
+    monkeypatch.setattr(accounts, "ask_all", ask)
+    told = await accounts.from_daemons(None, {})
+    assert len(told.accounts) == 1
+    assert ["another version" in problem for problem in told.problems] == [True, True]
+
+
+def test_another_users_daemon_names_no_host_to_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its URI could run a command as this user, and its session is another one."""
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    command = "qemu+ext:///system?command=/tmp/x"
+    assert account(uri=command, user=0).may_be_looked_at
+    assert not account(uri=command, user=1001).may_be_looked_at
+    assert not account(uri="qemu:///session", user=1001).may_be_looked_at
+    assert account(uri="qemu:///system", user=1001).may_be_looked_at
 
 
 def test_why_there_is_no_account() -> None:

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import os
+import select
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 
 from asynchost.service import control
 from asynchost.service.control import (
+    Answer,
     Answers,
     ControlSocket,
     ask_all,
@@ -40,7 +44,7 @@ async def test_every_daemon_answers(tmp_path: Path) -> None:
     """Two in one folder, each with a name of its own."""
     async with ControlSocket(echo, place(tmp_path)), ControlSocket(echo, place(tmp_path)):
         answers = await ask_all({"host": "node1"}, place(tmp_path))
-    assert answers == Answers([{"asked": {"host": "node1"}}] * 2, [])
+    assert answers == Answers([Answer({"asked": {"host": "node1"}}, os.geteuid())] * 2, [])
 
 
 async def test_where_no_daemon_runs_there_is_no_answer(tmp_path: Path) -> None:
@@ -103,7 +107,7 @@ async def test_nonsense_gets_no_answer_and_harms_nobody(tmp_path: Path, words: b
         writer.write_eof()
         assert await asyncio.wait_for(reader.read(), 10) == b""
         writer.close()
-        assert (await ask_all({}, place(tmp_path))).given == [{"asked": {}}]
+        assert (await ask_all({}, place(tmp_path))).given == [Answer({"asked": {}}, os.geteuid())]
 
 
 async def test_the_end_waits_for_no_answer(tmp_path: Path) -> None:
@@ -183,3 +187,95 @@ async def test_a_question_and_its_answer_are_a_line_each(tmp_path: Path) -> None
         writer.write(b'{"host": "\\u0000"}\n')
         assert json.loads(await reader.readline()) == {"asked": {"host": "\0"}}
         writer.close()
+
+
+@asynccontextmanager
+async def posing(path: Path, words: bytes) -> AsyncIterator[None]:
+    """Somebody who listens there, and says this to whoever asks."""
+
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(words)
+        writer.close()
+
+    async with await asyncio.start_unix_server(say, str(path)):
+        yield
+
+
+@pytest.mark.parametrize("words", [b"", b'{"accounts": [', b'{"accounts": []}'])
+async def test_a_daemon_that_ends_in_the_middle_of_its_answer_is_none(
+    tmp_path: Path, words: bytes
+) -> None:
+    """Half an answer is none, whole as it may look."""
+    async with posing(tmp_path / "1.sock", words):
+        assert await ask_all({}, place(tmp_path)) == Answers([], [])
+
+
+@pytest.mark.parametrize("words", [b"nonsense\n", b"[1]\n", b"\xff\n", b"0" * 99 + b"\n"])
+async def test_what_cannot_be_understood_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: bytes
+) -> None:
+    """In a line, and the others are heard; an answer that is too long is one of those."""
+    monkeypatch.setattr(control, "_LONGEST_LINE", 64)
+    async with posing(tmp_path / "1.sock", words), ControlSocket(echo, place(tmp_path)):
+        given, (problem,) = await ask_all({}, place(tmp_path))
+    assert len(given) == 1
+    assert "1.sock could not be understood" in problem
+
+
+async def test_somebody_else_who_poses_as_a_daemon_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that all may write to, anybody can make one of this user's name."""
+    monkeypatch.setattr(control, "_user_behind", lambda _: 1001)
+    async with ControlSocket(echo, place(tmp_path)):
+        monkeypatch.setattr("os.geteuid", lambda: 1000)
+        given, (problem,) = await ask_all({}, place(tmp_path))
+        assert given == []
+        assert "is another user's" in problem
+        # Root's daemons are believed by all, and root asks all.
+        monkeypatch.setattr("os.geteuid", lambda: 0)
+        assert [one.user for one in (await ask_all({}, place(tmp_path))).given] == [1001]
+
+
+async def test_one_that_is_stopped_holds_up_no_start(tmp_path: Path) -> None:
+    """Its line of those who wait is full: to join it would take for ever."""
+    with socket.socket(socket.AF_UNIX) as stopped, ExitStack() as waiting:
+        stopped.bind(str(tmp_path / "1.sock"))
+        stopped.listen(0)
+        while True:
+            one = waiting.enter_context(socket.socket(socket.AF_UNIX))
+            one.setblocking(False)
+            try:
+                one.connect(str(tmp_path / "1.sock"))
+            except BlockingIOError:
+                break
+        async with ControlSocket(echo, place(tmp_path)):
+            assert len(inside(tmp_path)) == 2
+
+
+async def test_one_who_asks_and_does_not_listen_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits to be sent to somebody who was stopped holds nothing open."""
+    monkeypatch.setattr(control, "_QUESTION_SECONDS", 0.2)
+
+    async def talk(_: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"long": "x" * 10_000_000}
+
+    async with ControlSocket(talk, place(tmp_path)):
+        (path,) = inside(tmp_path)
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.setblocking(False)
+            asking.connect(str(path))
+            asking.sendall(b"{}\n")
+            hung_up = asyncio.get_running_loop().create_future()
+            poll = select.epoll()
+            poll.register(asking, select.EPOLLHUP | select.EPOLLRDHUP | select.EPOLLET)
+            loop = asyncio.get_running_loop()
+            loop.add_reader(poll, lambda: hung_up.done() or hung_up.set_result(None))
+            try:
+                await asyncio.wait_for(hung_up, 10)
+            finally:
+                loop.remove_reader(poll)
+                poll.close()
