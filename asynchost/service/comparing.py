@@ -6,12 +6,14 @@ May live here: whom to ask, and how often. Must not: what is the same, which is
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from asynchost.accounting import DEFAULT_POLICY
 from asynchost.database.checkup import read_rows
+from asynchost.errors import AmbiguousRowError, AsynchostError, UnavailableError
 from asynchost.hypervisor.uri import is_in_process
-from asynchost.service.accounts import from_daemons, look
+from asynchost.service.accounts import Account, from_daemons, look
 from asynchost.service.config import HostConfig
 from asynchost.service.credentials import DatabaseCredentials
 from asynchost.service.difference import Comparison
@@ -35,8 +37,8 @@ async def compare(
     """Look at each host up to three times, until its sides agree.
 
     A host that a daemon watches is recounted as that daemon counts, unless its policy says
-    otherwise. Raises what :func:`~asynchost.service.accounts.look` and
-    :func:`~asynchost.database.checkup.read_rows` raise.
+    otherwise. What cannot be had of one host is its comparison's problem, and keeps nobody from
+    the others. Raises :class:`~asynchost.errors.DatabaseRefusedError`.
     """
     at_once = asyncio.Semaphore(_AT_ONCE)
 
@@ -72,21 +74,54 @@ async def _look_at(
 ) -> Comparison:
     told = await from_daemons(host.uri, environment)
     watching = [one for one in told.accounts if host.name in (None, one.host, one.name)]
-    # Of two, one stands by.
-    daemon = max(watching, key=lambda account: account.row_id is not None, default=None)
+    called = host.name or host.uri
+    # One host can be watched under two names; of two daemons of one name, one stands by.
+    daemon = max(
+        watching,
+        key=lambda account: (account.host == called, account.row_id is not None),
+        default=None,
+    )
+    service_id = host.service_id
     if daemon is not None and host.policy == DEFAULT_POLICY:
         host, settings = daemon.config, daemon.settings
-    recount = None
-    if daemon is None or not is_in_process(host.uri):
-        recount = await look(host, settings)
-    if credentials is None:
-        return Comparison(recount, daemon)
-    account = recount or daemon
-    name = None if account is None else account.name
-    if name is None:  # the daemon has not been connected yet
-        return Comparison(recount, daemon, asked_database=True)
-    rows = await read_rows(credentials.url, {name: host.service_id}, password=credentials.password)
+        service_id = host.service_id if service_id is None else service_id
+    problems: dict[str, str] = {}
+    recount = await _recount(host, settings, daemon, problems)
+    comparison = Comparison(
+        recount,
+        daemon,
+        asked_database=credentials is not None,
+        host=called if daemon is None else daemon.host,
+        problems=problems,
+    )
+    # The daemon's first: a name that the host took later is not followed.
+    known = (one.name for one in (daemon, recount) if one is not None)
+    name = next((name for name in known if name is not None), host.name)
+    if credentials is None or name is None:  # none: nobody has been connected to it yet
+        return comparison
+    try:
+        rows = await read_rows(credentials.url, {name: service_id}, password=credentials.password)
+    except (UnavailableError, AmbiguousRowError) as error:
+        problems["row"] = error.message
+        return comparison
     row = rows[name]
-    if row is None:
-        return Comparison(recount, daemon, asked_database=True)
-    return Comparison(recount, daemon, row.row_id, row.values, asked_database=True)
+    return comparison if row is None else replace(comparison, row_id=row.row_id, row=row.values)
+
+
+async def _recount(
+    host: HostConfig,
+    settings: MonitorSettings,
+    daemon: Account | None,
+    problems: dict[str, str],
+) -> Account | None:
+    """None where it cannot be had: with a problem, unless the host is in its daemon's process."""
+    if daemon is not None and is_in_process(host.uri):
+        return None
+    if daemon is not None and not daemon.may_be_looked_at:
+        problems["recount"] = "the daemon is another user's, and so is its host: ask as that user"
+        return None
+    try:
+        return await look(host, settings)
+    except AsynchostError as error:
+        problems["recount"] = error.message
+        return None

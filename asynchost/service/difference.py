@@ -5,13 +5,14 @@ Pure: values in, lines and a verdict out.
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from asynchost.database.rows import Value
 from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.service.accounts import Account
-from asynchost.service.explained import age, heading, shorten
+from asynchost.service.explained import age, heading
+from asynchost.service.terminal import escape, pad, shorten, width
 
 _DISK_COLUMNS: Final = frozenset(
     {"local_gb", "local_gb_used", "free_disk_gb", "disk_available_least"}
@@ -26,24 +27,25 @@ Columns = Mapping[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The columns of one host's row, from each side that there is. At least one is."""
+    """The columns of one host's row, from each side that there is."""
 
     recount: Account | None
-    """None where the host exists in its daemon's process only."""
+    """None where the host exists in its daemon's process only, and where it cannot be had."""
     daemon: Account | None
     """None where no daemon watches the host."""
     row_id: int | None = None
     row: Columns | None = None
     """None where there is no database to ask, or no row."""
     asked_database: bool = False
+    host: str = ""
+    """What it is called where neither side tells."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Why a side cannot be had, ``recount`` or ``row``. What cannot be had is not compared."""
 
     @property
-    def account(self) -> Account:
-        """Whom it is about. Raises ValueError where there is neither recount nor daemon."""
-        account = self.daemon or self.recount
-        if account is None:
-            raise ValueError("neither recounted nor watched")
-        return account
+    def account(self) -> Account | None:
+        """Whom it is about; None where there is neither recount nor daemon."""
+        return self.daemon or self.recount
 
     @property
     def sides(self) -> dict[str, Columns | None]:
@@ -53,7 +55,7 @@ class Comparison:
             sides["recount"] = self.recount.row
         if self.daemon is not None:
             sides["daemon"] = self.daemon.row
-        if self.asked_database:
+        if self.asked_database and "row" not in self.problems:
             sides["row" if self.row_id is None else f"row {self.row_id}"] = self.row
         return sides
 
@@ -63,6 +65,8 @@ class Comparison:
         present = [side for side in sides if side is not None]
         if len(present) < len(sides):
             return frozenset(OWNED_COLUMNS)
+        if not present:
+            return frozenset()
         return frozenset(
             column
             for column in OWNED_COLUMNS
@@ -73,18 +77,21 @@ class Comparison:
 def compared(comparison: Comparison, differing: frozenset[str]) -> Iterator[str]:
     """The comparison's lines."""
     sides, recount = comparison.sides, comparison.recount
-    yield heading(comparison.account)
+    account = comparison.account
+    yield escape(comparison.host) if account is None else heading(account)
     yield _line("", list(sides), "")
     for column in OWNED_COLUMNS:
         cells = [_cell(side, column) for side in sides.values()]
         yield _line(column, cells, "differs" if column in differing else "")
-    if recount is None:
+    if recount is None and "recount" not in comparison.problems:
         yield "  no recount: the host exists inside the daemon's process only"
     if not comparison.asked_database:
         yield "  no row: give --database URL to compare it"
     for what, side in sides.items():
         if side is None:
             yield f"  {what}: {_absence(comparison, what)}"
+    for what, problem in comparison.problems.items():
+        yield f"  no {what}: {escape(problem)}"
     explanation = None if recount is None else recount.explanation
     for domain in [] if explanation is None else explanation["domains"]:
         if domain["unreadable"] is not None:
@@ -130,12 +137,12 @@ def _cell(side: Columns | None, column: str) -> str:
         return "NULL"
     if isinstance(value, int):
         return f"{value:,}"
-    if len(value) > _CELL:
+    if width(escape(value)) > _CELL:
         # Enough to see whether two are the same.
-        return f"{shorten(value, _CELL - 7)}#{zlib.crc32(value.encode()):06x}"[:_CELL]
+        return f"{shorten(value, _CELL - 7)}#{zlib.crc32(value.encode()) & 0xFFFFFF:06x}"
     return shorten(value, _CELL)
 
 
 def _line(column: str, cells: Sequence[str], remark: str) -> str:
-    joined = " ".join(f"{cell:>{_CELL}}" for cell in cells)
+    joined = " ".join(pad(cell, _CELL, left=True) for cell in cells)
     return f"  {column:{_COLUMN}} {joined}  {remark}".rstrip()

@@ -3,7 +3,9 @@
 It starts nothing and writes nothing.
 """
 
-import getpass
+import os
+import pwd
+import shlex
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,15 +16,18 @@ from asynchost.database.schema import FENCE, TABLE
 from asynchost.database.tls import Mode
 from asynchost.database.url import DatabaseUrl
 from asynchost.errors import (
+    CallTimeoutError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     HypervisorRefusedError,
     HypervisorUnavailableError,
 )
 from asynchost.hypervisor.checkup import check_up, probe_delivery
+from asynchost.hypervisor.uri import check_uri, is_local
 from asynchost.service.accounts import Told
 from asynchost.service.config import HostConfig
 from asynchost.service.credentials import DatabaseCredentials
+from asynchost.service.explained import age
 from asynchost.service.terminal import escape
 from asynchost.settings import MonitorSettings
 
@@ -92,7 +97,13 @@ async def _host(host: HostConfig, settings: MonitorSettings) -> AsyncIterator[Fi
     except HypervisorRefusedError as error:
         remedy = error.remedy
         if "socket" in remedy:
-            remedy = f"usermod -aG libvirt {getpass.getuser()}, and log in anew"
+            remedy = f"usermod -aG libvirt {_user()}, and log in anew"
+        yield Finding(Health.MEND, what, error.reason, remedy)
+        return
+    except CallTimeoutError as error:
+        # What was opened and then does not list is held up by one domain.
+        mute = error.call == "virConnectOpenAuth"
+        remedy = _restart_libvirt(host.uri) if mute else _unlock(host.uri)
         yield Finding(Health.MEND, what, error.reason, remedy)
         return
     except HypervisorUnavailableError as error:
@@ -134,7 +145,7 @@ def keepalive(answered: bool | None, uri: str) -> Finding:
         Health.MEND,
         "keepalive",
         "not answered, so the connection is cut again and again",
-        f"set keepalive_interval above 0 in libvirtd.conf; {_start_libvirt(uri)}",
+        _restart_libvirt(uri),
     )
 
 
@@ -147,6 +158,13 @@ async def _probe() -> Finding:
             "event delivery",
             "a domain of the test driver was started, and no event came",
             "report it, with the versions of libvirt and libvirt-python",
+        )
+    except (HypervisorRefusedError, HypervisorUnavailableError) as error:
+        return Finding(
+            Health.NOTE,
+            "event delivery",
+            f"libvirt's test driver cannot be used: {error.reason}",
+            "leave out --probe, and watch for 'row written' in the daemon's log",
         )
     return Finding(Health.OK, "event delivery", f"heard after {_milliseconds(seconds)}")
 
@@ -197,8 +215,6 @@ async def _tables(url: str, password: str | None) -> AsyncIterator[Finding]:
         layout = await database.inspect(url, password=password)
     except DatabaseRefusedError as error:
         what = "rights" if error.code in _RIGHTS_CODES else "tables"
-        if what == "rights":
-            yield Finding(Health.OK, "tables", "what can be seen of them is right")
         yield Finding(Health.MEND, what, error.reason, error.remedy)
     except DatabaseUnavailableError as error:
         yield Finding(Health.MEND, "tables", error.reason, "asynchost doctor, once more")
@@ -230,14 +246,26 @@ def daemons(told: Told) -> Iterator[Finding]:
     for problem in told.problems:
         yield Finding(Health.NOTE, "daemon", problem)
     for account in told.accounts:
-        fresh = account.stale_seconds is None and account.explanation is not None
-        yield Finding(
-            Health.OK if fresh else Health.NOTE,
-            "daemon",
-            f"process {account.pid} watches {account.host}: {'fresh' if fresh else 'stale'}",
-        )
+        watches = f"process {account.pid} watches {account.host}"
+        if account.stale_seconds is not None:
+            stale = f"{watches}: stale for {age(account.stale_seconds)}"
+            yield Finding(Health.NOTE, "daemon", stale, _look_at(account.uri))
+        elif account.explanation is None:
+            waits = f"{watches}: not ready, it has not listed the domains yet"
+            yield Finding(Health.NOTE, "daemon", waits, _look_at(account.uri))
+        else:
+            yield Finding(Health.OK, "daemon", f"{watches}: fresh")
     if not told.accounts and not told.problems:
-        yield Finding(Health.NOTE, "daemon", "none runs here that this user may ask")
+        yield Finding(
+            Health.NOTE,
+            "daemon",
+            "none runs here that this user may ask",
+            "asynchost run --connect URI --database URL",
+        )
+
+
+def _look_at(uri: str) -> str:
+    return f"asynchost doctor --connect {shlex.quote(uri)}"
 
 
 def _start_database(url: str) -> str:
@@ -248,9 +276,41 @@ def _start_database(url: str) -> str:
 
 
 def _start_libvirt(uri: str) -> str:
-    if "+" in uri.partition(":")[0] or uri.partition("://")[2].partition("/")[0]:
+    if not is_local(uri):
         return "start libvirtd there, and see that this machine may reach it"
-    return "systemctl start libvirtd (or the socket of its driver's own daemon, virtqemud.socket)"
+    if check_uri(uri).path == "/session":
+        return f"virsh -c {shlex.quote(uri)} version, which starts it"
+    return f"systemctl start libvirtd, or where each driver has a daemon {_service(uri)}.socket"
+
+
+def _restart_libvirt(uri: str) -> str:
+    return f"systemctl restart {_service(uri)} (or libvirtd){_there(uri)}; running guests go on"
+
+
+def _unlock(uri: str) -> str:
+    """For a listing that does not come back: a locked domain holds up all of them."""
+    return (
+        f"journalctl -u {_service(uri)} -u libvirtd{_there(uri)}, for a domain that is locked by a"
+        f" hook script or a start that hangs; if there is none: {_restart_libvirt(uri)}"
+    )
+
+
+def _service(uri: str) -> str:
+    """The driver's own daemon, which is libvirtd on older systems."""
+    driver = check_uri(uri).scheme.partition("+")[0]
+    return "libvirtd" if driver == "test" else f"virt{driver}d"
+
+
+def _there(uri: str) -> str:
+    return "" if is_local(uri) else " there"
+
+
+def _user() -> str:
+    """The one that this process acts as, whoever logged in."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _version(number: int) -> str:

@@ -1,7 +1,7 @@
 """An account as text: each domain with what it adds and why, and the totals as sums.
 
-Pure: an account in, lines out. It fits into eighty columns; names that are longer are cut, and
-only a reason that quotes the policy's patterns can be longer.
+Pure: an account in, lines out. A domain's line fits into eighty columns: a longer name is cut in
+the middle, and only a reason that quotes the policy's patterns can make it longer.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,10 +9,13 @@ from typing import Any, Final
 
 from asynchost.model import DomainState
 from asynchost.service.accounts import Account, one_line
-from asynchost.service.terminal import escape
+from asynchost.service.terminal import escape, pad, shorten
 
-_NAME: Final = 14
-_READ: Final = 14
+_NAME: Final = 17
+"""As long as the names that Nova gives: instance-0000001a."""
+_READ: Final = 11
+_CAUSES: Final = {"look-again": "look"}
+"""A word that is too long for its column."""
 
 
 def explained(account: Account) -> Iterator[str]:
@@ -41,13 +44,14 @@ def explained(account: Account) -> Iterator[str]:
 
 def heading(account: Account) -> str:
     """The host, and who says so."""
-    freshness = (
-        "fresh" if account.stale_seconds is None else f"stale for {age(account.stale_seconds)}"
-    )
+    if account.stale_seconds is not None:
+        freshness = f"stale for {age(account.stale_seconds)}"
+    else:
+        freshness = "not ready" if account.explanation is None else "fresh"
     who = "looked at now" if account.pid is None else f"daemon {account.pid}, {freshness}"
     name = "" if account.name in (None, account.host) else f" = {escape(str(account.name))}"
     uri = "" if account.uri == account.host else f" ({escape(account.uri)})"
-    return f"{escape(account.host)}{name}{uri}: {who}, {one_line(account.settings.policy)}"
+    return f"{escape(account.host)}{name}{uri}: {who}, {escape(one_line(account.settings.policy))}"
 
 
 def _sums(explanation: Mapping[str, Any]) -> Iterator[str]:
@@ -71,7 +75,8 @@ def _sums(explanation: Mapping[str, Any]) -> Iterator[str]:
 def _line(
     name: str, state: str, vcpus: int | str, kib: int | str, *, read: str = "", why: str = ""
 ) -> str:
-    return f"  {name:{_NAME}} {state:9.9}{vcpus:>5} {kib:>10}  {read:{_READ}} {why}".rstrip()
+    padded = pad(name, _NAME)
+    return f"  {padded} {state:9.9}{vcpus:>5} {kib:>10}  {read:{_READ}} {why}".rstrip()
 
 
 def _state(number: int | None) -> str:
@@ -88,20 +93,14 @@ def _read(domain: Mapping[str, Any]) -> str:
         return "never"
     if domain["cause"] is None:
         return "now"
-    return f"{age(domain['read_seconds_ago'])} {domain['cause']}"
+    return f"{age(domain['read_seconds_ago'])} {_CAUSES.get(domain['cause'], domain['cause'])}"
 
 
 def age(seconds: float) -> str:
     """A time span in a few characters."""
     if seconds < 1:
-        return f"{seconds * 1000:.0f}ms"
+        return f"{seconds:.1f}s"
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
         if seconds >= size:
             return f"{seconds / size:.0f}{unit}"
     return f"{seconds:.0f}s"
-
-
-def shorten(text: str, width: int) -> str:
-    """The text in one line of at most ``width`` columns, safe for a terminal."""
-    text = escape(text)
-    return text if len(text) <= width else text[: width - 1] + "…"

@@ -9,12 +9,13 @@ import json
 import os
 import sys
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from io import TextIOWrapper
 from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
 from asynchost import quiet_libvirt
-from asynchost.errors import ConfigurationError
+from asynchost.errors import AsynchostError, ConfigurationError
 from asynchost.hypervisor.uri import is_in_process
 from asynchost.service import config
 from asynchost.service.accounts import Account, Told, from_daemons, look, nobody, plain
@@ -72,28 +73,48 @@ def explain(
     instances_path: str | None,
     as_json: bool,
     **policies: tuple[str, ...],
-) -> None:
+) -> ExitStatus:
     """Say where a host's totals come from, domain by domain.
 
     HOST is a name or URI as the daemon knows it. [default: all hosts]
     """
     asked = _asked(host, connects, (), policies, instances_path)
-    accounts = _run(_accounts(asked))
+    accounts, problems = _run(_accounts(asked))
+    _warn(problems)
     if as_json:
         _print_json(accounts)
-        return
-    for number, account in enumerate(accounts):
-        _print_lines(explained(account), apart=number > 0)
+    else:
+        for number, account in enumerate(accounts):
+            _print_lines(explained(account), apart=number > 0)
+    return ExitStatus.MUST_MEND if asked.configs and problems else ExitStatus.OK
 
 
-async def _accounts(asked: Asked) -> list[Account]:
-    if asked.configs:
-        return await asyncio.gather(*(look(one, asked.settings) for one in _meant(asked)))
+async def _accounts(asked: Asked) -> tuple[list[Account], list[str]]:
+    """The accounts that there are, and why others cannot be had."""
+    if not asked.configs:
+        told = await _told(asked)
+        return told.accounts, told.problems
+    looks = [look(one, asked.settings) for one in _meant(asked)]
+    accounts: list[Account] = []
+    errors: list[AsynchostError] = []
+    for found in await asyncio.gather(*looks, return_exceptions=True):
+        if isinstance(found, AsynchostError):
+            errors.append(found)
+        elif isinstance(found, BaseException):
+            raise found
+        else:
+            accounts.append(found)
+    if errors and not accounts:
+        raise errors[0]
+    return accounts, [error.message for error in errors]
+
+
+async def _told(asked: Asked) -> Told:
+    """What the daemons say. Raises :class:`ConfigurationError` where none says anything."""
     told = await from_daemons(asked.host, os.environ)
     if not told.accounts:
         raise nobody(asked.host, told)
-    _warn(told)
-    return told.accounts
+    return told
 
 
 @click.command()
@@ -117,8 +138,8 @@ def diff(
 ) -> ExitStatus:
     """Compare a fresh recount, the daemon's totals and the row in the database.
 
-    A column differs if it does so three times in three seconds. Exit status 1 if one differs.
-    HOST is a name or URI as the daemon knows it. [default: all hosts]
+    A column differs if it does so three times in three seconds. Exit status 1 if one differs, 2 if
+    a side cannot be had. HOST is a name or URI as the daemon knows it. [default: all hosts]
     """
     asked = _asked(host, connects, service_ids, policies, instances_path)
     found = _run(_compare(asked, _credentials(database, database_password_file)))
@@ -126,9 +147,10 @@ def diff(
         _print_json(
             [
                 {
-                    "host": comparison.account.host,
+                    "host": comparison.host,
                     "sides": comparison.sides,
                     "differing": sorted(differing),
+                    "problems": comparison.problems,
                 }
                 for comparison, differing in found
             ]
@@ -136,17 +158,19 @@ def diff(
     else:
         for number, (comparison, differing) in enumerate(found):
             _print_lines(compared(comparison, differing), apart=number > 0)
+    if any(comparison.problems for comparison, _ in found):
+        return ExitStatus.MUST_MEND
     return ExitStatus.FAULT if any(differing for _, differing in found) else ExitStatus.OK
 
 
 async def _compare(asked: Asked, credentials: DatabaseCredentials | None) -> list[Found]:
     hosts = [(one, asked.settings) for one in _meant(asked)]
     if not asked.configs:
-        told = await from_daemons(asked.host, os.environ)
-        if not told.accounts:
-            raise nobody(asked.host, told)
-        _warn(told)
-        hosts = [(account.config, account.settings) for account in told.accounts]
+        told = await _told(asked)
+        _warn(told.problems)
+        # A host that two daemons watch, one of which stands by, is one host.
+        known = {(account.uri, account.host): account for account in told.accounts}
+        hosts = [(account.config, account.settings) for account in known.values()]
     return await compare(hosts, credentials, os.environ)
 
 
@@ -176,6 +200,8 @@ def doctor(
     """
     configs = config.parse_hosts(connects) if connects else ()
     credentials = _credentials(database, database_password_file)
+    # libvirt would start a daemon for a session that has none.
+    os.environ["LIBVIRT_AUTOSTART"] = "0"
     findings = _run(_examine(configs, credentials, probe=probe, told_at_once=not as_json))
     if as_json:
         _print_json(findings)
@@ -191,7 +217,13 @@ async def _examine(
     told_at_once: bool,
 ) -> list[Finding]:
     told = await from_daemons(None, os.environ)
-    watched = tuple(account.config for account in told.accounts if not is_in_process(account.uri))
+    watched = tuple(
+        {
+            account.uri: account.config
+            for account in told.accounts
+            if account.may_be_looked_at and not is_in_process(account.uri)
+        }.values()
+    )
     usual = () if told.accounts else (config.HostConfig(USUAL_URI),)
     hosts = configs or watched or usual
     findings = []
@@ -250,11 +282,14 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     """With the answer on standard output, and only warnings of the work itself beside it."""
     quiet_libvirt()
     configure_logs("error", "auto")
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A domain's name may hold what the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
     return asyncio.run(work)
 
 
-def _warn(told: Told) -> None:
-    for problem in told.problems:
+def _warn(problems: Iterable[str]) -> None:
+    for problem in problems:
         click.echo(f"asynchost: {escape(problem)}", err=True)
 
 
@@ -262,7 +297,8 @@ def _print_lines(lines: Iterable[str], *, apart: bool = False) -> None:
     if apart:
         click.echo()
     for line in lines:
-        click.echo(line)
+        # Once more, whatever a daemon may have said: what is plain stays as it is.
+        click.echo(escape(line))
 
 
 def _print_json(value: Any) -> None:

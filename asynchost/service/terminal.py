@@ -4,9 +4,13 @@ Pure. A domain's name or a server's error text can hold anything, also the seque
 move a terminal's cursor or reverse the direction of the text.
 """
 
+import unicodedata
 from collections.abc import Iterable
 
 INDENT = "    "
+
+_TWO_COLUMNS = frozenset("WF")
+_NO_COLUMN = frozenset(("Mn", "Me"))
 
 
 def escape(text: str) -> str:
@@ -20,6 +24,48 @@ def escape(text: str) -> str:
     return "".join(
         character if character.isprintable() else ascii(character)[1:-1] for character in text
     )
+
+
+def width(text: str) -> int:
+    """How many columns of a terminal the text takes: East Asian characters two, marks none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0
+        if unicodedata.category(character) in _NO_COLUMN
+        else 1 + (unicodedata.east_asian_width(character) in _TWO_COLUMNS)
+        for character in text
+    )
+
+
+def pad(text: str, columns: int, *, left: bool = False) -> str:
+    """The text, filled up with spaces to so many columns, behind it or to its left."""
+    spaces = " " * (columns - width(text))
+    return spaces + text if left else text + spaces
+
+
+def shorten(text: str, columns: int) -> str:
+    """The text in one line of at most ``columns``, safe for a terminal.
+
+    What is left out is in the middle: names that begin alike differ at their ends.
+    """
+    text = escape(text)
+    if width(text) <= columns:
+        return text
+    head, tail = "", ""
+    begin, end = 0, len(text)
+    while begin < end:
+        # In turns, the end first.
+        if width(tail) <= width(head):
+            end -= 1
+            longer = head, text[end] + tail
+        else:
+            longer = head + text[begin], tail
+            begin += 1
+        if width("".join(longer)) >= columns:
+            break
+        head, tail = longer
+    return f"{head}…{tail}"
 
 
 def fill(words: Iterable[str], width: int | None) -> str:

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import os
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import libvirt
@@ -56,6 +58,15 @@ async def beside_a_daemon(
     assert not list(folder.iterdir())
 
 
+@contextmanager
+def open_to_all() -> Iterator[Path]:
+    """A folder in which any user may make files."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        path.chmod(0o777)
+        yield path
+
+
 def define_two(connection: libvirt.virConnect) -> None:
     """One guest that runs, one that does not."""
     guests.start(connection, guests.guest_xml("web", vcpus=3, memory_kib=65_536, kind="test"))
@@ -82,7 +93,7 @@ async def test_explain_tells_every_domain_and_the_sums(
         assert " resync " in web
         assert web.endswith(" counted: active")
         idle = next(line for line in out if line.startswith("  idle"))
-        assert idle.endswith("now            not counted: shut off")
+        assert idle.endswith("now         not counted: shut off")
         assert out[-1] == "  vcpus_used 4, memory_mb_used 64, running_vms 1, current_workload 0"
 
         assert (await beside.ask("explain", "rack1"))[1][0] == out[0]
@@ -195,6 +206,91 @@ async def test_a_host_inside_the_daemons_process_is_compared_with_its_row(
         status, out = await beside.diff()
         assert (status, out[-1]) == (0, "  no difference")
         assert "  no recount: the host exists inside the daemon's process only" in out
+
+
+async def test_two_daemons_of_one_host_are_one_host(
+    database: Database,
+    libvirtd: PrivateLibvirtd,
+    test_connection: libvirt.virConnect,
+    tmp_path: Path,
+) -> None:
+    """One writes, one stands by: there is one comparison, not two."""
+    define_two(test_connection)
+    uri = libvirtd.uri("test")
+    wait = ("--when-fenced", "wait")
+    async with beside_a_daemon(uri, database, tmp_path, *wait) as beside:
+        options = ("--instances-path", "/proc", *wait)
+        second = asynchost("run", "--connect", uri, "--database", database.url(), *options)
+        environment = {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
+        async with command(*second, environment=environment) as standby:
+            await standby.says("row claimed")
+            status, out = await beside.diff()
+            assert (status, out[-1]) == (0, "  no difference")
+            assert len([line for line in out if "daemon" in line and "fresh" in line]) == 1
+            assert (await standby.stops(signal.SIGTERM))[0] == 0
+
+
+async def test_a_host_that_is_away_keeps_nobody_from_the_others(
+    database: Database,
+    libvirtd: PrivateLibvirtd,
+    test_connection: libvirt.virConnect,
+    tmp_path: Path,
+) -> None:
+    """It is told at once, with the reason; the status is 2."""
+    define_two(test_connection)
+    away = f"qemu+unix:///system?socket={tmp_path}/none"
+    hosts = ("--connect", f"away={away}", "--connect", libvirtd.uri("test"))
+    async with asyncio.timeout(30):
+        status, out, (line,) = await run_to_the_end("explain", *hosts, "--json")
+        assert status == 2
+        assert [one["uri"] for one in json.loads("\n".join(out))] == [libvirtd.uri("test")]
+        assert line.startswith(f"asynchost: {away}: ")
+        assert "No such file" in line
+        status, out, _ = await run_to_the_end("diff", *hosts, "--database", database.url())
+    assert status == 2
+    assert out[0] == "away"
+    assert [line for line in out if line.startswith("  no recount: ") and "No such file" in line]
+    assert "  row: the database has no live row of this name" in out
+
+
+async def test_diff_without_a_database_that_is_up_compares_the_rest(
+    database: Database, libvirtd: PrivateLibvirtd, tmp_path: Path
+) -> None:
+    """Daemon and recount still stand side by side; a row that is one of several is told."""
+    uri = libvirtd.uri("test")
+    async with beside_a_daemon(f"rack1={uri}", database, tmp_path, *EVENTS_ONLY) as beside:
+        gone = f"mysql://me@localhost/nova?unix_socket={tmp_path}/none"
+        status, out, _ = await beside.ask("diff", "--database", gone, "--json")
+        (found,) = json.loads("\n".join(out))
+        assert (status, found["differing"]) == (2, [])
+        assert list(found["sides"]) == ["recount", "daemon"]
+        assert "none" in found["problems"]["row"]
+        database.execute(
+            "INSERT INTO compute_nodes SELECT created_at, updated_at, deleted_at, deleted, id + 1,"
+            " 7, vcpus, memory_mb, local_gb, vcpus_used, memory_mb_used, local_gb_used,"
+            " hypervisor_type, hypervisor_version, cpu_info, disk_available_least, free_ram_mb,"
+            " free_disk_gb, current_workload, running_vms, hypervisor_hostname FROM compute_nodes"
+        )
+        status, out = await beside.diff()
+        assert status == 2
+        assert any(line.startswith("  no row: several live rows") for line in out)
+        # Which one is meant can be said, though the daemon was not told.
+        status, out = await beside.diff("--connect", f"rack1={uri}", "--service-id", "7")
+        assert (status, out[-1]) == (0, "  no difference")
+
+
+async def test_the_doctor_starts_no_daemon() -> None:
+    """libvirt would start one for a session that has none, of a user who is not root."""
+    ordinary = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    prefix = ordinary if os.geteuid() == 0 else ()
+    with open_to_all() as home:
+        arguments = asynchost("doctor", "--connect", "qemu:///session")
+        environment = {"XDG_RUNTIME_DIR": str(home), "HOME": str(home)}
+        async with command(*prefix, *arguments, environment=environment) as doctor:
+            assert await doctor.ends() == 2
+        assert "which starts it" in doctor.out[1]
+        # Where it starts one, it first makes the folder for its socket.
+        assert "libvirt" not in os.listdir(home)
 
 
 async def test_the_doctor_finds_nothing_where_nothing_is_wrong(

@@ -6,6 +6,7 @@ import pytest
 
 from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.service.difference import Comparison, compared
+from asynchost.service.terminal import width
 from tests.unit.service.known import ROW, account, domain
 
 RECOUNT = account(domain("web"), pid=None)
@@ -96,8 +97,6 @@ def test_a_host_inside_the_daemons_process_has_no_recount() -> None:
     assert "  no recount: the host exists inside the daemon's process only" in list(
         compared(inside, inside.differing())
     )
-    with pytest.raises(ValueError, match="neither"):
-        _ = Comparison(None, None).account
 
 
 def test_what_the_recount_could_not_read_is_named() -> None:
@@ -108,9 +107,32 @@ def test_what_the_recount_could_not_read_is_named() -> None:
     assert "  st\\x1buck cannot be read: no answer" in lines
 
 
-def test_it_fits_a_terminal() -> None:
+def test_what_cannot_be_had_is_told_and_not_compared() -> None:
+    """The sides that there are are compared all the same."""
+    problems = {"recount": "libvirtd\x1b is away"}
+    found = Comparison(None, DAEMON, 7, {**ROW, "vcpus": 1}, asked_database=True, problems=problems)
+    assert found.differing() == {"vcpus"}
+    lines = list(compared(found, found.differing()))
+    assert lines[1].split() == ["daemon", "row", "7"]
+    assert "  no recount: libvirtd\\x1b is away" in lines
+    unread = Comparison(RECOUNT, None, asked_database=True, problems={"row": "it is away"})
+    assert unread.differing() == frozenset()
+    assert list(compared(unread, unread.differing()))[-2:] == [
+        "  no row: it is away",
+        "  nothing to compare with",
+    ]
+
+
+def test_a_host_that_nobody_reaches_is_called_what_it_was_asked_for_as() -> None:
+    """There is nothing else to call it."""
+    nothing = Comparison(None, None, host="rack\x1b", problems={"recount": "no answer"})
+    assert next(compared(nothing, nothing.differing())) == "rack\\x1b"
+
+
+@pytest.mark.parametrize("letter", ["n", "\u6f22"])
+def test_it_fits_a_terminal(letter: str) -> None:
     """Eighty columns with all three sides and a difference."""
-    found = comparison(hypervisor_hostname="n" * 200, memory_mb=2**31 - 1)
+    found = comparison(hypervisor_hostname=letter * 200, memory_mb=2**31 - 1)
     for line in list(compared(found, found.differing()))[1:]:
-        assert len(line) <= 80
+        assert width(line) <= 80
         assert line.isprintable()

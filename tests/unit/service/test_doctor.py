@@ -3,8 +3,17 @@
 import pytest
 
 from asynchost.database.url import DatabaseUrl
+from asynchost.errors import (
+    AsynchostError,
+    CallTimeoutError,
+    HypervisorRefusedError,
+    HypervisorUnavailableError,
+)
+from asynchost.service import doctor
 from asynchost.service.accounts import Told
-from asynchost.service.doctor import Finding, Health, clock, daemons, keepalive, tls
+from asynchost.service.config import HostConfig
+from asynchost.service.doctor import Finding, Health, clock, daemons, examine, keepalive, tls
+from asynchost.settings import MonitorSettings
 from tests.unit.service.known import account
 
 CHECKED = "mysql://me@db/nova?ssl_ca=/etc/ca.pem"
@@ -55,13 +64,66 @@ def test_a_keepalive_that_is_not_answered_must_be_mended(
     assert keepalive(answered, "qemu:///system").health is health
 
 
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("qemu:///system", "systemctl restart virtqemud (or libvirtd);"),
+        ("xen+tls://node1/", "systemctl restart virtxend (or libvirtd) there;"),
+    ],
+)
+def test_a_mute_daemon_is_to_be_restarted(uri: str, words: str) -> None:
+    """The one of the driver, where it runs; no setting of libvirtd's keeps it from answering."""
+    assert words in str(keepalive(answered=False, uri=uri).remedy)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (CallTimeoutError("", "virConnectListAllDomains", 30), "journalctl -u virtlxcd"),
+        (CallTimeoutError("", "virConnectOpenAuth", 30), "systemctl restart virtlxcd"),
+        (HypervisorUnavailableError("", "no socket"), "systemctl start libvirtd"),
+        (HypervisorRefusedError("", "denied", "let them use libvirt's socket"), "usermod -aG"),
+        (HypervisorRefusedError("", "who", "see auth.conf"), "see auth.conf"),
+    ],
+)
+async def test_each_failure_of_libvirt_has_its_own_remedy(
+    monkeypatch: pytest.MonkeyPatch, error: AsynchostError, words: str
+) -> None:
+    """What does not list is held up by a domain; a service that runs is not to be started."""
+
+    async def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(doctor, "check_up", fail)
+    monkeypatch.setattr(doctor, "probe_delivery", fail)
+    told = Told([], [], [])
+    hosts = [HostConfig("lxc:///system")]
+    examined = examine(hosts, MonitorSettings(), None, told, probe=True)
+    libvirt, probe, *_ = [one async for one in examined]
+    assert (libvirt.health, words in str(libvirt.remedy)) == (Health.MEND, True)
+    # The probe shows how libvirt's events do here: where it cannot be made, nothing is broken.
+    assert probe.health is Health.NOTE
+
+
 def test_daemons_are_told_with_their_freshness() -> None:
     """None at all is worth a word, and so is one that does not answer."""
-    told = Told([account(), account(stale_seconds=3.0)], [], ["one is mute"])
+    told = Told(
+        [account(), account(stale_seconds=3.0), account(explanation=None)], [], ["one is mute"]
+    )
     found = [(one.health, one.found) for one in daemons(told)]
     assert found == [
         (Health.NOTE, "one is mute"),
         (Health.OK, "process 4711 watches qemu:///system: fresh"),
-        (Health.NOTE, "process 4711 watches qemu:///system: stale"),
+        (Health.NOTE, "process 4711 watches qemu:///system: stale for 3s"),
+        (
+            Health.NOTE,
+            "process 4711 watches qemu:///system: not ready, it has not listed the domains yet",
+        ),
     ]
-    assert [one.health for one in daemons(Told([], [], []))] == [Health.NOTE]
+    assert all(
+        one.remedy
+        for one in daemons(told)
+        if one.found.startswith("process 4711 w") and one.health is Health.NOTE
+    )
+    (none,) = daemons(Told([], [], []))
+    assert (none.health, "asynchost run" in str(none.remedy)) == (Health.NOTE, True)

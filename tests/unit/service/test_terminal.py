@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asynchost.service.terminal import INDENT, error_line, escape, fill
+from asynchost.service.terminal import INDENT, error_line, escape, fill, pad, shorten, width
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,29 @@ def test_escape_shows_what_a_terminal_would_obey(text: str, escaped: str) -> Non
 def test_escaped_text_is_one_printable_line(text: str) -> None:
     """Whatever comes in, nothing that moves a cursor comes out."""
     assert escape(text).isprintable()
+
+
+def test_what_is_cut_is_cut_in_the_middle_and_says_so() -> None:
+    """What begins alike differs at its end."""
+    assert shorten("abcdef", 6) == "abcdef"
+    assert shorten("abcdefgh", 6) == "ab…fgh"
+    assert shorten("\u6f22\u5b57" * 3, 6) == "\u6f22…\u5b57"
+    assert shorten("a\x1bb", 9) == "a\\x1bb"
+
+
+def test_columns_are_those_of_a_terminal() -> None:
+    """Wide characters take two, combining ones none."""
+    assert [width(text) for text in ("abc", "\u6f22\u5b57", "e\u0301", "\xe9")] == [3, 4, 1, 1]
+    assert pad("\u6f22", 4) == "\u6f22  "
+    assert pad("abc", 5, left=True) == "  abc"
+
+
+@given(st.text(), st.integers(min_value=3, max_value=40))
+def test_shortened_text_is_never_wider_than_asked(text: str, columns: int) -> None:
+    """Whatever it holds, and whole where it fits."""
+    short = shorten(text, columns)
+    assert width(short) <= columns
+    assert (short == escape(text)) == (width(escape(text)) <= columns)
 
 
 @given(
