@@ -10,6 +10,8 @@ from asynchost.database.inspection import check, connect
 from asynchost.database.layout import Layout
 from asynchost.database.rows import Values
 from asynchost.database.schema import OWNED_COLUMNS
+from asynchost.database.session import Session
+from asynchost.errors import DatabaseUnavailableError
 
 _DEADLINE_SECONDS = 10.0
 
@@ -28,14 +30,15 @@ async def read_rows(
 ) -> dict[str, NodeRow | None]:
     """The live row of each of these hosts, by ``hypervisor_hostname``; None for one without.
 
-    ``services`` are their names, each with the ``service_id`` that its row must have, if any.
+    ``services`` are their names, each with the ``service_id`` that its row must have, if any. A
+    replica is asked where no server takes writes.
 
     :raises AmbiguousRowError: several rows could be a host's; a ``service_id`` tells them apart.
     :raises DatabaseRefusedError: the database says no.
     :raises DatabaseUnavailableError: it cannot be reached, or did not answer in time.
     """
     found: dict[str, NodeRow | None] = {}
-    async with await connect(url, password, _DEADLINE_SECONDS) as session:
+    async with await _connect_to_read(url, password) as session:
         for name, service_id in services.items():
             rows = await session.query(statements.live_rows([name]))
             chosen = choose(name, [Candidate(*row) for _, *row in rows], service_id)
@@ -44,6 +47,14 @@ async def read_rows(
                 for row_id, *values in await session.query(statements.read_rows([chosen.row_id])):
                     found[name] = NodeRow(row_id, dict(zip(OWNED_COLUMNS, values, strict=True)))
     return found
+
+
+async def _connect_to_read(url: str, password: str | None) -> Session:
+    """With the server that a writer would take; where none takes writes, with one that is read."""
+    try:
+        return await connect(url, password, _DEADLINE_SECONDS)
+    except DatabaseUnavailableError:
+        return await connect(url, password, _DEADLINE_SECONDS, only_reads=True)
 
 
 @dataclass(frozen=True, slots=True)

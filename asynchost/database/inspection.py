@@ -42,8 +42,11 @@ async def apply_schema(
     return tuple(states)
 
 
-async def connect(url: str, password: str | None, deadline_seconds: float) -> Session:
-    """A session with the first of the URL's servers that serves.
+async def connect(
+    url: str, password: str | None, deadline_seconds: float, *, only_reads: bool = False
+) -> Session:
+    """A session with the first of the URL's servers that serves; a replica does where it is only
+    read.
 
     :raises DatabaseRefusedError: the database says no.
     :raises DatabaseUnavailableError: it cannot be reached, or did not answer in time.
@@ -51,7 +54,7 @@ async def connect(url: str, password: str | None, deadline_seconds: float) -> Se
     parsed = DatabaseUrl.parse(url, password=password)
 
     async def attempt(endpoint: Endpoint | None) -> Session:
-        return await Session.connect(parsed, deadline_seconds, endpoint)
+        return await Session.connect(parsed, deadline_seconds, endpoint, only_reads=only_reads)
 
     return await first_that_serves(parsed, attempt)
 

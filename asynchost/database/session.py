@@ -83,12 +83,17 @@ class Session:
 
     @classmethod
     async def connect(
-        cls, url: DatabaseUrl, deadline_seconds: float, endpoint: Endpoint | None = None
+        cls,
+        url: DatabaseUrl,
+        deadline_seconds: float,
+        endpoint: Endpoint | None = None,
+        *,
+        only_reads: bool = False,
     ) -> Self:
         """Connect to ``endpoint``, by default the URL's first, and set the session up.
 
         Each step, the connecting as a whole included, within ``deadline_seconds``. A server that
-        takes no writes counts as unavailable.
+        takes no writes counts as unavailable, unless the session ``only_reads``.
         """
         host, port = endpoint or url.endpoints[0]
         tls = None if url.tls is None else url.tls.context(str(url))
@@ -119,15 +124,15 @@ class Session:
             raise
         session = cls(connection, url, deadline_seconds)
         try:
-            await session._set_up()
+            await session._set_up(only_reads=only_reads)
         except BaseException:
             session.abort()
             raise
         return session
 
-    async def _set_up(self) -> None:
+    async def _set_up(self, *, only_reads: bool) -> None:
         ((read_only,),) = await self.query("SELECT @@read_only")
-        if read_only:
+        if read_only and not only_reads:
             raise StatementError(
                 str(self._url), _READ_ONLY, "the server is read-only", Kind.CONNECTION
             )

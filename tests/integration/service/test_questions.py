@@ -290,7 +290,7 @@ async def test_the_doctor_starts_no_daemon() -> None:
             assert await doctor.ends() == 2
         assert "which starts it" in doctor.out[1]
         # Where it starts one, it first makes the folder for its socket.
-        assert "libvirt" not in os.listdir(home)
+        assert not (home / "libvirt").exists()
 
 
 async def test_the_doctor_finds_nothing_where_nothing_is_wrong(
