@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 from asynchost.errors import (
     ClosedError,
+    HypervisorRefusedError,
     HypervisorUnavailableError,
     InvalidSettingError,
     NotReadyError,
@@ -255,7 +256,7 @@ class HostMonitor:
             raise NotReadyError(self._host)
         try:
             others = await self._source.survey()
-        except HypervisorUnavailableError as error:
+        except (HypervisorUnavailableError, HypervisorRefusedError) as error:
             others = Survey(incomplete=error.message)
         return self._state.explain(others)
 

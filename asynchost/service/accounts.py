@@ -5,6 +5,7 @@ May live here: how a monitor's state becomes JSON and back. Must not: sockets, t
 
 import asyncio
 import os
+import pwd
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, Final, NamedTuple
@@ -97,6 +98,15 @@ class Account:
         ``qemu:///session`` is another host for each user.
         """
         return self.user in (None, os.geteuid()) or is_the_same_for_all(self.uri)
+
+    @property
+    def as_its_user(self) -> str:
+        """What to put before a command so that it is its daemon's own user who asks."""
+        try:
+            name = pwd.getpwuid(os.geteuid() if self.user is None else self.user).pw_name
+        except KeyError:
+            name = f"'#{self.user}'"
+        return f"sudo -u {name}"
 
 
 def plain(value: Any) -> Any:

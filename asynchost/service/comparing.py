@@ -97,7 +97,10 @@ async def _look_at(
     # The daemon's first: a name that the host took later is not followed.
     known = (one.name for one in (daemon, recount) if one is not None)
     name = next((name for name in known if name is not None), host.name)
-    if credentials is None or name is None:  # none: nobody has been connected to it yet
+    if credentials is None:
+        return comparison
+    if name is None:
+        problems["row"] = "what the host is called there was not known to anybody yet"
         return comparison
     try:
         rows = await read_rows(credentials.url, {name: service_id}, password=credentials.password)
@@ -118,7 +121,10 @@ async def _recount(
     if daemon is not None and is_in_process(host.uri):
         return None
     if daemon is not None and not daemon.may_be_looked_at:
-        problems["recount"] = "the daemon is another user's, and so is its host: ask as that user"
+        problems["recount"] = (
+            "what another user's daemon opens is not opened here: "
+            f"{daemon.as_its_user} asynchost diff"
+        )
         return None
     try:
         return await look(host, settings)

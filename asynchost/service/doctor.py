@@ -246,6 +246,13 @@ def daemons(told: Told) -> Iterator[Finding]:
     for problem in told.problems:
         yield Finding(Health.NOTE, "daemon", problem)
     for account in told.accounts:
+        if not account.may_be_looked_at:
+            yield Finding(
+                Health.NOTE,
+                f"libvirt {escape(account.uri)}",
+                "not looked at: what another user's daemon opens is not opened here",
+                f"{account.as_its_user} asynchost doctor",
+            )
         watches = f"process {account.pid} watches {account.host}"
         if account.stale_seconds is not None:
             stale = f"{watches}: stale for {age(account.stale_seconds)}"

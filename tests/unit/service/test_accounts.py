@@ -105,6 +105,8 @@ def test_another_users_daemon_names_no_host_to_open(monkeypatch: pytest.MonkeyPa
     assert not account(uri=command, user=1001).may_be_looked_at
     assert not account(uri="qemu:///session", user=1001).may_be_looked_at
     assert account(uri="qemu:///system", user=1001).may_be_looked_at
+    assert account(user=0).as_its_user == "sudo -u root"
+    assert account(user=2**31 - 2).as_its_user == "sudo -u '#2147483646'"
 
 
 def test_why_there_is_no_account() -> None:

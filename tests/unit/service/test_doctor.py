@@ -127,3 +127,13 @@ def test_daemons_are_told_with_their_freshness() -> None:
     )
     (none,) = daemons(Told([], [], []))
     assert (none.health, "asynchost run" in str(none.remedy)) == (Health.NOTE, True)
+
+
+def test_a_host_of_another_users_daemon_is_that_users_to_look_at() -> None:
+    """It is said that it was not looked at, and who can: a URI may run a command."""
+    theirs = account(uri="qemu+ssh://node1/system", user=0xFFFE)
+    note, watched = daemons(Told([theirs], [], []))
+    assert note.what == "libvirt qemu+ssh://node1/system"
+    assert (note.health, "asynchost doctor" in str(note.remedy)) == (Health.NOTE, True)
+    assert str(note.remedy).startswith(theirs.as_its_user)
+    assert watched.health is Health.OK
