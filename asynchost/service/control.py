@@ -163,9 +163,10 @@ def _listen_in(folder: Path) -> tuple[socket.socket, Path]:
     unready = path.with_suffix("")
     listening = socket.socket(socket.AF_UNIX)
     try:
+        # What the socket has, its name is made with. By the name, in a folder of another user's,
+        # it would be whatever that one put there meanwhile.
+        os.fchmod(listening.fileno(), 0o600)
         listening.bind(str(unready))
-        # Before it listens nobody can connect, whatever the rights are until here.
-        unready.chmod(0o600)
         listening.setblocking(False)
         listening.listen()
         # Named so only now: whoever finds a socket that does not listen takes it for a dead one.

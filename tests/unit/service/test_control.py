@@ -7,7 +7,7 @@ import select
 import socket
 import stat
 from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,14 @@ async def test_where_no_daemon_runs_there_is_no_answer(tmp_path: Path) -> None:
 
 async def test_a_socket_opens_to_its_user_alone_and_goes_with_the_daemon(tmp_path: Path) -> None:
     """What a daemon knows is nobody else's business, and nothing of it stays."""
-    async with ControlSocket(echo, place(tmp_path)):
+    before = os.umask(0)
+    try:
+        control_socket = ControlSocket(echo, place(tmp_path))
+        await control_socket.__aenter__()
+    finally:
+        os.umask(before)
+    async with AsyncExitStack() as stack:
+        stack.push_async_exit(control_socket)
         (path,) = inside(tmp_path)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert path.suffix == ".sock"
