@@ -46,7 +46,7 @@ def translated(
             uri, reason, "let this user use libvirt's socket (usually the group libvirt)"
         )
     # A path such as qemu:///sytem is an "internal error", as is much that passes by itself.
-    if code in _MALFORMED or "URI path" in reason:
+    if code in _MALFORMED or "URI path" in reason or "parse URI" in reason:
         return HypervisorRefusedError(uri, reason, "correct the URI")
     return HypervisorUnavailableError(uri, reason)
 

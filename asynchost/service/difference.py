@@ -79,8 +79,9 @@ def compared(comparison: Comparison, differing: frozenset[str]) -> Iterator[str]
     sides, recount = comparison.sides, comparison.recount
     account = comparison.account
     yield escape(comparison.host) if account is None else heading(account)
-    yield _line("", list(sides), "")
-    for column in OWNED_COLUMNS:
+    if sides:
+        yield _line("", list(sides), "")
+    for column in OWNED_COLUMNS if sides else ():
         cells = [_cell(side, column) for side in sides.values()]
         yield _line(column, cells, "differs" if column in differing else "")
     if recount is None and "recount" not in comparison.problems:

@@ -96,7 +96,7 @@ async def _host(host: HostConfig, settings: MonitorSettings) -> AsyncIterator[Fi
         found = await check_up(host.uri, settings)
     except HypervisorRefusedError as error:
         remedy = error.remedy
-        if "socket" in remedy:
+        if "socket" in remedy or "polkit" in error.reason:
             remedy = f"usermod -aG libvirt {_user()}, and log in anew"
         yield Finding(Health.MEND, what, error.reason, remedy)
         return

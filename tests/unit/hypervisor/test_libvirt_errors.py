@@ -39,9 +39,15 @@ def test_what_waiting_will_not_mend_is_refused(code: int, remedy: str) -> None:
     assert remedy in error.remedy
 
 
-def test_a_wrong_path_is_refused_by_its_text() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "internal error: unexpected QEMU URI path '/sytem', try qemu:///system",
+        "internal error: Unable to parse URI qemu+tcp://127.0.0.1:/system",
+    ],
+)
+def test_a_wrong_uri_is_refused_by_its_text(text: str) -> None:
     """libvirt has no better code for it than "internal error"."""
-    text = "internal error: unexpected QEMU URI path '/sytem', try qemu:///system"
     assert isinstance(
         translated(URI, ToldError(libvirt.VIR_ERR_INTERNAL_ERROR, text)), HypervisorRefusedError
     )

@@ -83,6 +83,7 @@ def test_a_mute_daemon_is_to_be_restarted(uri: str, words: str) -> None:
         (CallTimeoutError("", "virConnectOpenAuth", 30), "systemctl restart virtlxcd"),
         (HypervisorUnavailableError("", "no socket"), "systemctl start libvirtd"),
         (HypervisorRefusedError("", "denied", "let them use libvirt's socket"), "usermod -aG"),
+        (HypervisorRefusedError("", "no polkit agent", "see auth.conf"), "usermod -aG"),
         (HypervisorRefusedError("", "who", "see auth.conf"), "see auth.conf"),
     ],
 )
