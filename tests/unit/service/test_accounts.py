@@ -1,6 +1,7 @@
 """What a daemon tells, as plain values and back; real monitors, of a libvirt without a daemon."""
 
 import json
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,6 +54,27 @@ async def test_a_host_that_was_never_reached_is_told_without_numbers() -> None:
     assert (one.explanation, one.row, one.service_id) == (None, None, 5)
     assert (await answer([watched], {"host": "other"}))["accounts"] == []
     assert told["hosts"] == ["node7"]
+
+
+async def test_the_loop_goes_on_while_an_account_is_drawn_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Going over each domain takes seconds on large hosts, and events come meanwhile."""
+    threads: dict[str, set[int]] = {}
+
+    def record(value: Any) -> Any:
+        threads.setdefault(type(value).__name__, set()).add(threading.get_ident())
+        return plain(value)
+
+    monkeypatch.setattr(accounts, "plain", record)
+    host = HostConfig("test:///default")
+    async with HostMonitor(host.uri) as monitor:
+        watched = Watched(host, MonitorSettings(), monitor)
+        told = await answer([watched], {})
+    assert threading.get_ident() not in threads["Explanation"]
+    (one,) = [Account.from_plain(each) for each in json.loads(json.dumps(told))["accounts"]]
+    assert one.explanation is not None
+    assert [domain["name"] for domain in one.explanation["domains"]] == ["test"]
 
 
 async def test_what_all_daemons_say_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:

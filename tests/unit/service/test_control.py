@@ -47,6 +47,20 @@ async def test_every_daemon_answers(tmp_path: Path) -> None:
     assert answers == Answers([Answer({"asked": {"host": "node1"}}, os.geteuid())] * 2, [])
 
 
+@pytest.mark.parametrize(
+    "said", [{}, {"a": []}, {"a\n": [1, {"b": [None]}, "\ud800\n"], "c": {"d": [2.5]}, "e": "\0"}]
+)
+async def test_an_answer_arrives_as_it_was_given(tmp_path: Path, said: dict[str, Any]) -> None:
+    """Put together piece by piece as it is."""
+
+    async def tell(_: Mapping[str, Any]) -> Mapping[str, Any]:
+        return said
+
+    async with ControlSocket(tell, place(tmp_path)):
+        ((heard, _),) = (await ask_all({}, place(tmp_path))).given
+    assert heard == said
+
+
 async def test_where_no_daemon_runs_there_is_no_answer(tmp_path: Path) -> None:
     """Nor a problem; an absent folder is like an empty one."""
     assert await ask_all({}, place(tmp_path)) == Answers([], [])
