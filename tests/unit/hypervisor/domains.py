@@ -37,6 +37,10 @@ class Domain:
         """How many reads have begun."""
         return self.calls.count("info")
 
+    def UUIDString(self) -> str:  # noqa: N802 - libvirt's name
+        """Its UUID."""
+        return self.uuid
+
     def info(self) -> list[int]:
         """State, maximum memory, memory, vCPUs, CPU time."""
         self.calls.append("info")

@@ -8,8 +8,9 @@ import libvirt
 import pytest
 
 from asynchost.accounting import Counted, Policy
-from asynchost.hypervisor.listing import list_domains
+from asynchost.hypervisor.listing import list_domains, survey
 from tests.support import guests
+from tests.unit.hypervisor.domains import Domain
 
 UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"
 """The one domain of libvirt's test driver."""
@@ -96,3 +97,45 @@ def test_a_dead_connection_lists_nothing(connection: libvirt.virConnect) -> None
     with pytest.raises(libvirt.libvirtError, match="too many domains"):
         list_domains(refusing, Policy())
     assert len(refusing.flags) == 1
+
+
+def test_a_survey_reads_those_that_are_not_known(
+    connection: libvirt.virConnect, stopped: str
+) -> None:
+    """Active or not; a known one is left alone: it may be the one that is locked."""
+
+    def surveyed(*known: str) -> set[str]:
+        found = survey(connection, frozenset(known))
+        assert (found.failures, found.incomplete) == ({}, None)
+        return {one.uuid for one in found.observations}
+
+    assert surveyed() == {UUID, stopped}
+    assert surveyed(UUID) == {stopped}
+    assert surveyed(UUID, stopped) == set()
+
+
+def test_a_survey_goes_on_after_a_domain_that_cannot_be_read(
+    connection: libvirt.virConnect, stopped: str
+) -> None:
+    """Which is named with the reason; one that has gone meanwhile is none."""
+    failing = Domain("failing")
+    failing.failures = 1
+
+    class Listing:
+        def listAllDomains(self, _: int) -> list[Any]:  # noqa: N802 - libvirt's name
+            return [failing, Gone(), connection.lookupByUUIDString(stopped)]
+
+        def isAlive(self) -> bool:  # noqa: N802 - libvirt's name
+            return True
+
+    class Gone:
+        def UUIDString(self) -> str:  # noqa: N802 - libvirt's name
+            return "gone"
+
+        def info(self) -> list[int]:
+            return connection.lookupByUUIDString("6f000000-0000-4000-8000-00000000dead").info()
+
+    found = survey(Listing(), frozenset())
+    assert [one.uuid for one in found.observations] == [stopped]
+    assert list(found.failures) == ["failing"]
+    assert "for this test" in found.failures["failing"]

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 
+from asynchost.accounting import Policy
 from asynchost.agenda import Mark
 from asynchost.errors import HypervisorUnavailableError
 from asynchost.hypervisor.connection import Connection
@@ -122,6 +124,20 @@ async def test_an_events_domain_is_read_and_told(reader: Reader, sink: Sink) -> 
     assert sink.marks == [EVENT]
     assert sink.observations[0].vcpus == 2
     assert reader.reads == 1
+
+
+async def test_where_names_decide_a_domain_is_looked_up(sink: Sink) -> None:
+    """The object that came with an event has the name of then; a look-up has today's."""
+    settings = replace(SETTINGS, policy=Policy(include=("te*",)))
+    connection = Connection("test:///default", settings)
+    await connection.open()
+    reader = Reader(connection, connection, lambda: connection, sink, settings)
+    domain = Domain(TEST_UUID)
+    happens(reader, event(domain))
+    await eventually_equal(lambda: sink.told, [("observed", TEST_UUID)], DEADLINE_SECONDS)
+    assert (sink.observations[0].name, domain.reads) == ("test", 0)
+    await reader.aclose()
+    await connection.aclose()
 
 
 async def test_a_burst_of_events_of_one_domain_is_one_read(reader: Reader, sink: Sink) -> None:
