@@ -44,7 +44,7 @@ from asynchost.model import (
     UsageDelta,
 )
 from asynchost.monitor import HostMonitor
-from asynchost.settings import MonitorSettings
+from asynchost.settings import DiskSource, MonitorSettings
 from asynchost.subscription import DriftSubscription, Subscription
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "CountedMemory",
     "DatabaseRefusedError",
     "DatabaseUnavailableError",
+    "DiskSource",
     "DiskUsage",
     "DomainAccount",
     "DomainState",

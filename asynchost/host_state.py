@@ -6,7 +6,7 @@ per domain that cannot be read, and the subscribers' bounded backlogs.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from asynchost.accounting import (
@@ -33,6 +33,7 @@ from asynchost.model import (
 )
 
 _RECENT_DRIFT = 16
+_NAMED_IN_A_LINE = 8
 _LIKELY_CAUSE = {
     "active": "its start or end came without an event, or the event was lost",
     "counted": "its definition came, went or was renamed without an event",
@@ -73,6 +74,8 @@ class HostState:
         self._disk_settled = False
         self._disk_reason: str | None = None
         self._unreadable: dict[str, str] = {}
+        self._unreadable_disks: dict[str, str] = {}
+        self._disks_settled = False
         self._unknown_states: set[int] = set()
         self._missing_events: dict[str, None] = {}
         self._events = self._resyncs = self._audits = 0
@@ -130,6 +133,7 @@ class HostState:
             facts=self._facts,
             disk=self._disk,
             disk_settled=self._disk_settled,
+            disks_settled=self._disks_settled or (self._disk_settled and self._disk is None),
             stuck=frozenset(self._unreadable),
         )
 
@@ -149,6 +153,7 @@ class HostState:
             drift_by_field=dict(self._drift),
             recent_drift=tuple(self._recent_drift),
             missing_events=tuple(self._missing_events),
+            unreadable_disks=dict(self._unreadable_disks),
         )
 
     def explain(self, others: Survey) -> Explanation:
@@ -306,6 +311,24 @@ class HostState:
         settled, self._disk_settled = self._disk_settled, True
         if not settled or (disk is not None and disk != self._disk):
             self._disk = disk
+            self._notify()
+
+    def disks_unreadable(self, reasons: Mapping[str, str]) -> None:
+        """The domains with a disk that cannot be read. What is new is said once, by reason."""
+        news: dict[str, list[str]] = {}
+        for uuid, reason in reasons.items():
+            if self._unreadable_disks.get(uuid) != reason:
+                news.setdefault(reason, []).append(uuid)
+        for reason, uuids in news.items():
+            self._log.warning(
+                "disks cannot be read, their last values stand",
+                reason=reason,
+                domains=len(uuids),
+                uuids=sorted(uuids)[:_NAMED_IN_A_LINE],
+            )
+        self._unreadable_disks = dict(reasons)
+        settled, self._disks_settled = self._disks_settled, True
+        if not settled:
             self._notify()
 
     # -- how the totals move -------------------------------------------------------------------

@@ -164,6 +164,8 @@ class DiskUsage:
     total_bytes: int
     used_bytes: int
     available_least_bytes: int | None = None
+    """What were left to write if every disk that lies on it grew to its full size; negative where
+    more is promised than there is. None until the disks were read, and where they cannot be."""
 
     @property
     def local_gb(self) -> int:
@@ -186,7 +188,8 @@ class HostSnapshot:
     """Everything known of one host at one moment: what a row is made from.
 
     ``usage`` is None before the first resync. ``facts`` is None until the capabilities came.
-    ``disk_settled`` says that the first disk reading has ended, with a value or without.
+    ``disk_settled`` says that the first disk reading has ended, with a value or without;
+    ``disks_settled``, that of what the domains' disks may grow by, which no row waits for.
     """
 
     host: str
@@ -199,6 +202,7 @@ class HostSnapshot:
     facts: HostFacts | None = None
     disk: DiskUsage | None = None
     disk_settled: bool = False
+    disks_settled: bool = False
     stuck: frozenset[str] = field(default_factory=frozenset)
     """UUIDs of the domains that could not be read; their last record is what counts."""
 
@@ -240,6 +244,9 @@ class MonitorStatus:
     """The last sixteen of them, the newest last."""
     missing_events: tuple[str, ...]
     """Events that this libvirt or driver does not have; the audit stands in for them."""
+    unreadable_disks: Mapping[str, str] = field(default_factory=dict)
+    """The domains with a disk that could not be read, by UUID, each with the reason. Its last
+    value is what counts; a disk that was never read adds nothing."""
 
 
 class SnapshotSource(Protocol):

@@ -184,6 +184,17 @@ class HostMonitor:
         """The space for instances, in bytes; None where it is not known."""
         return self._state.disk
 
+    async def disks_read(self) -> None:
+        """Wait until ``disk.available_least_bytes`` is known, or is known not to be.
+
+        That takes a few milliseconds for each disk, and five seconds for a domain that hangs.
+        Returns at once while the host is stale. Raises :class:`ClosedError` once the monitor was
+        closed, or what ended it. Cancelling is safe.
+        """
+        await self._until(
+            lambda: self._state.snapshot().disks_settled or self._state.stale_seconds is not None
+        )
+
     @property
     def status(self) -> MonitorStatus:
         """How the monitoring goes: freshness, what cannot be read, counters."""

@@ -5,10 +5,22 @@ has been opened.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from math import isfinite
 
 from asynchost.accounting import DEFAULT_POLICY, Policy
 from asynchost.errors import InvalidSettingError
+
+
+class DiskSource(StrEnum):
+    """Where the disk's figures come from."""
+
+    PATH = "path"
+    """The file system of the instances' folder, as this machine sees it."""
+    POOL = "pool"
+    """The host's storage pool that holds that folder."""
+    NONE = "none"
+    """Nowhere: the disk is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +46,9 @@ class MonitorSettings:
     ending while libvirtd was away. 0 turns it off."""
     disk_interval_seconds: float = 60.0
     """How often the disk's figures are read, apart from starts and stops of domains."""
+    disk: DiskSource | None = None
+    """Where they come from. None: the folder's file system if the URI names no host, so that
+    the hypervisor is this machine's, else the storage pool that holds the folder."""
     instances_path: str | None = None
     """The folder that holds the instances, whose file system is what ``local_gb`` means. None:
     Nova's if it exists, else libvirt's image folder."""
@@ -59,6 +74,8 @@ class MonitorSettings:
                 raise InvalidSettingError(name, getattr(self, name), "give a whole number above 0")
         if not isinstance(self.policy, Policy):
             raise InvalidSettingError("policy", self.policy, "give a Policy")
+        if self.disk not in (None, *DiskSource):
+            raise InvalidSettingError("disk", self.disk, "give pool, path or none, or None")
         if self.instances_path is not None and not self.instances_path.startswith("/"):
             raise InvalidSettingError("instances_path", self.instances_path, "give a full path")
 

@@ -104,6 +104,7 @@ class FakeHost:
             facts=self._facts,
             disk=self._disk,
             disk_settled=True,
+            disks_settled=True,
         )
 
     def add_listener(self, listener: Callable[[], None]) -> Callable[[], None]:

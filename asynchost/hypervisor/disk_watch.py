@@ -1,71 +1,135 @@
-"""Reads the disk's figures on a slow timer, and soon after a domain came or went.
+"""Reads the space that holds the instances on a slow timer, and soon after a domain came or went.
 
-Its own thread for a local host and its own connection for a remote one, because a file system
-on a server that is gone can hang the reading for ever; nothing else waits for it. Memory: one
-thread, one flag.
+Its own thread for a local host and its own connection for a pool, because a file system on a
+server that is gone can hang the reading for ever; nothing else waits for it. What the disks on
+that space may still grow by is read beside it, and never waited for. Memory: one thread, one
+flag.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 from asynchost.errors import HypervisorRefusedError, HypervisorUnavailableError
 from asynchost.hypervisor.call_thread import CallThread
 from asynchost.hypervisor.connection import Connection
-from asynchost.hypervisor.disk import DiskUnknownError, instances_path, read_local, read_pool
+from asynchost.hypervisor.disk import (
+    DiskUnknownError,
+    Space,
+    instances_path,
+    read_local,
+    read_pool,
+)
+from asynchost.hypervisor.domain_disks import Place
+from asynchost.hypervisor.overcommit_watch import OvercommitWatch
 from asynchost.hypervisor.uri import is_local
 from asynchost.model import DiskUsage
-from asynchost.settings import MonitorSettings
+from asynchost.settings import DiskSource, MonitorSettings
+from asynchost.together import together
 
 # A storm of starts asks for one look a second, not for one each.
 _LEAST_SPACING_SECONDS: Final = 1.0
 
 
 class DiskWatch:
-    """The readings of one host's disk."""
+    """The readings of one host's disk.
+
+    ``tell`` is given the figures, or None with the reason where they cannot be had;
+    ``tell_unread``, the domains with a disk that cannot be read, by UUID, each with the reason.
+    """
 
     def __init__(
         self,
         uri: str,
         settings: MonitorSettings,
         tell: Callable[[DiskUsage | None, str | None], None],
+        tell_unread: Callable[[Mapping[str, str]], None],
     ) -> None:
         self._uri = uri
         self._settings = settings
         self._tell = tell
-        self._local = is_local(uri)
-        self._path = instances_path(settings.instances_path, local=self._local)
+        self._tell_unread = tell_unread
+        local = is_local(uri)
+        self._source = settings.disk or (DiskSource.PATH if local else DiskSource.POOL)
+        seen = local or self._source == DiskSource.PATH
+        self._path = instances_path(settings.instances_path, local=seen)
         self._thread: CallThread | None = None
         self._connection: Connection | None = None
         self._soon = asyncio.Event()
+        self._at_once = asyncio.Event()
+        self._space: Space | None = None
+        self._space_known = asyncio.Event()
+        self._least: int | None = None
+        self._unread: Mapping[str, str] | None = None
+        self._overcommit = OvercommitWatch(uri, settings, self._disks_read)
 
-    def look_soon(self) -> None:
-        """Something happened that can change what is used."""
+    def look_soon(self, uuid: str) -> None:
+        """Something happened to a domain that can change what is used."""
         self._soon.set()
+        self._overcommit.look_soon(uuid)
 
     async def run(self) -> None:
-        """Read and tell for as long as the host is connected. Cancelling is safe."""
+        """Read and tell for as long as the host is connected. Cancelling is safe.
+
+        Returns where no disk is wanted.
+        """
+        if self._source == DiskSource.NONE:
+            self._tell(None, None)
+            return
+        await together(self._keep_space(), self._overcommit.run(self._place))
+
+    async def _keep_space(self) -> None:
         while True:
             self._soon.clear()
+            self._at_once.clear()
+            # What is available is wanted of the moment at which the disks had been read. After
+            # that both move, so the difference stands until they are read again.
+            unread, self._unread = self._unread, None
+            growth = self._overcommit.total_bytes
             try:
-                disk, reason = await self._read(), None
+                self._space, reason = await self._read(), None
             except DiskUnknownError as error:
-                disk, reason = None, str(error)
+                reason = str(error)
             except (HypervisorUnavailableError, HypervisorRefusedError) as error:
-                disk, reason = None, error.message
-                await self._drop_connection()
+                reason = error.message
             except TimeoutError:
-                disk, reason = None, f"{self._path} does not answer"
-            self._tell(disk, reason)
-            await asyncio.sleep(_LEAST_SPACING_SECONDS)
-            try:
-                async with asyncio.timeout(self._settings.disk_interval_seconds):
-                    await self._soon.wait()
-            except TimeoutError:
-                pass
+                reason = f"{self._path} does not answer"
+            else:
+                self._space_known.set()
+                if unread is not None:
+                    self._least = None if growth is None else self._space.available_bytes - growth
+            self._tell(self._usage() if reason is None else None, reason)
+            if unread is not None:
+                self._tell_unread(unread)
+            await self._until_due()
 
-    async def _read(self) -> DiskUsage:
-        if not self._local:
+    async def _until_due(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LEAST_SPACING_SECONDS):
+                await self._at_once.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.disk_interval_seconds):
+                await self._soon.wait()
+
+    def _usage(self) -> DiskUsage | None:
+        space = self._space
+        if space is None:
+            return None
+        return DiskUsage(space.total_bytes, space.used_bytes, self._least)
+
+    async def _place(self) -> Place:
+        while self._space is None:
+            await self._space_known.wait()
+        return self._space.place
+
+    def _disks_read(self, unread: Mapping[str, str]) -> None:
+        self._unread = unread
+        self._at_once.set()
+        self._soon.set()
+
+    async def _read(self) -> Space:
+        if self._source == DiskSource.POOL:
             return await self._read_pool()
         if self._thread is None:
             self._thread = CallThread("disk")
@@ -75,11 +139,19 @@ class DiskWatch:
             lambda: read_local(self._path), self._settings.call_deadline_seconds
         )
 
-    async def _read_pool(self) -> DiskUsage:
-        if self._connection is None:
-            self._connection = Connection(self._uri, self._settings)
-            await self._connection.open()
-        return await self._connection.ask(
+    async def _read_pool(self) -> Space:
+        connection = self._connection
+        if connection is not None and connection.thread.in_flight:
+            raise TimeoutError  # the call before this one still hangs
+        if connection is None or connection.lost.done():
+            await self._drop_connection()
+            connection = self._connection = Connection(self._uri, self._settings)
+            try:
+                await connection.open()
+            except BaseException:
+                connection.close()
+                raise
+        return await connection.ask(
             "virConnectListAllStoragePools", lambda handle: read_pool(handle, self._path)
         )
 
@@ -90,6 +162,6 @@ class DiskWatch:
 
     async def aclose(self) -> None:
         """End the thread, but for one that the file system still holds."""
-        await self._drop_connection()
+        await asyncio.gather(self._overcommit.aclose(), self._drop_connection())
         if self._thread is not None:
             await self._thread.aclose()

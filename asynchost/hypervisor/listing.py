@@ -29,7 +29,7 @@ def list_domains(connection: libvirt.virConnect, policy: Policy) -> dict[str, li
     Each ``virDomain`` pins its connection: drop it once read.
     """
     wanted = 0 if policy.count == Counted.DEFINED else libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE
-    domains = _list(connection, wanted)
+    domains = list_all(connection, wanted)
     if policy.by_name:
         # Names come with the listing. Who is renamed into what counts is told of by an event.
         return {
@@ -44,7 +44,7 @@ def survey(connection: libvirt.virConnect, known: frozenset[str]) -> Survey:
     """Read all domains, active or not, but for those ``known``."""
     observations: list[Observation] = []
     failures: dict[str, str] = {}
-    for domain in _list(connection, 0):
+    for domain in list_all(connection):
         uuid = domain.UUIDString()
         if uuid in known:
             continue
@@ -58,7 +58,8 @@ def survey(connection: libvirt.virConnect, known: frozenset[str]) -> Survey:
     return Survey(tuple(observations), failures)
 
 
-def _list(connection: libvirt.virConnect, wanted: int) -> list[libvirt.virDomain]:
+def list_all(connection: libvirt.virConnect, wanted: int = 0) -> list[libvirt.virDomain]:
+    """All domains that ``wanted`` takes, libvirt's flags; 0 takes all, active or not."""
     try:
         return list(connection.listAllDomains(wanted))
     except libvirt.libvirtError as error:

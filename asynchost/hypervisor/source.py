@@ -8,7 +8,7 @@ Memory: the reader's, and during a resync one observation per listed domain.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from random import random
 from typing import Any, Protocol
@@ -69,6 +69,9 @@ class SourceSink(ReadSink, Protocol):
     def disk_read(self, disk: DiskUsage | None, reason: str | None) -> None:
         """The disk's figures; None with the reason where they cannot be had."""
 
+    def disks_unreadable(self, reasons: Mapping[str, str]) -> None:
+        """The domains with a disk that cannot be read, by UUID, each with the reason."""
+
     def known_uuids(self) -> Iterable[str]:
         """The domains that are counted now."""
 
@@ -92,7 +95,7 @@ class Source:
         self._facts: HostFacts | None = None
         self._node: tuple[int, int] | None = None
         """CPUs and memory when the capabilities were read last."""
-        self._disk = DiskWatch(uri, settings, sink.disk_read)
+        self._disk = DiskWatch(uri, settings, sink.disk_read, sink.disks_unreadable)
 
     # -- the life of the connection ------------------------------------------------------------
 
@@ -378,7 +381,7 @@ class Source:
             return
         self._sink.event_received()
         if event.disk:
-            self._disk.look_soon()
+            self._disk.look_soon(event.uuid)
         self._reader.event(event)
         if self._has_domain_0:
             # Its memory makes room for a guest's without an event of its own.

@@ -28,8 +28,8 @@ from tests.support.waiting import eventually
 
 RECONNECTS = int(os.environ.get("ASYNCHOST_TEST_RECONNECTS", "100"))
 WARM_UP = 10
-CONNECTIONS = 2
-"""What a monitor holds at rest: one connection has the events, one lists."""
+CONNECTIONS = 3
+"""What a monitor holds at rest: one connection has the events, one lists, one reads disks."""
 TRANSIENT_DOMAINS = 1000
 
 SETTINGS = MonitorSettings(

@@ -92,6 +92,7 @@ async def pipeline(
         HostMonitor(uri, name=name, settings=settings) as monitor,
         ComputeNodeWriter(database.url, settings=writer_settings) as writer,
     ):
+        await monitor.disks_read()  # so that the row's disk figures stand still from here on
         yield Pipeline(uri, monitor, writer, writer.attach(monitor), database)
 
 

@@ -53,6 +53,7 @@ NEEDED_PROGRAMS = {
     "libvirtd": "libvirt-daemon",
     "unshare": "util-linux",
     "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
 }
 """Program and the Debian package that has it."""
 

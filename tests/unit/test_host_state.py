@@ -517,6 +517,34 @@ def test_each_reason_for_an_unknown_disk_is_logged_once(ready: Watched) -> None:
     ]
 
 
+def test_disks_that_cannot_be_read_are_named_until_they_can(ready: Watched) -> None:
+    """One line for each new reason, however many domains have it; the row waits for none."""
+    assert not ready.state.snapshot().disks_settled
+    many = {f"{number:02}": "no answer" for number in range(20)}
+    assert ready.tells(lambda: ready.state.disks_unreadable(many | {A: "vda: denied"}))
+    assert ready.state.status().unreadable_disks == many | {A: "vda: denied"}
+    assert ready.state.snapshot().disks_settled
+    lines = ready.logged("disks cannot be read, their last values stand")
+    assert [(line["reason"], line["domains"]) for line in lines] == [
+        ("no answer", 20),
+        ("vda: denied", 1),
+    ]
+    assert lines[0]["uuids"] == sorted(many)[:8]
+    assert not ready.tells(lambda: ready.state.disks_unreadable({A: "vda: denied"}))
+    assert ready.state.status().unreadable_disks == {A: "vda: denied"}
+    assert len(ready.logged("disks cannot be read, their last values stand")) == 2
+    ready.state.disks_unreadable({})
+    ready.state.disks_unreadable({A: "vda: denied"})
+    assert len(ready.logged("disks cannot be read, their last values stand")) == 3
+
+
+def test_without_a_disk_there_are_no_disks_to_wait_for(ready: Watched) -> None:
+    """Nobody reads what lies nowhere."""
+    ready.state.disk_read(None, None)
+    assert ready.state.snapshot().disks_settled
+    assert ready.logged("disk not known") == []
+
+
 # -- who is told ----------------------------------------------------------------------------------
 
 

@@ -40,7 +40,7 @@ async def test_before_the_start_nothing_is_known() -> None:
         _ = monitor.usage
     with pytest.raises(NotReadyError):
         await monitor.get_host_stats()
-    for waiting in (monitor.ready(), monitor.wait()):
+    for waiting in (monitor.ready(), monitor.wait(), monitor.disks_read()):
         with pytest.raises(ClosedError):
             await waiting
     with pytest.raises(HypervisorUnavailableError, match="not connected"):

@@ -24,6 +24,7 @@ PUBLIC = [
     "CountedMemory",
     "DatabaseRefusedError",
     "DatabaseUnavailableError",
+    "DiskSource",
     "DiskUsage",
     "DomainAccount",
     "DomainState",

@@ -7,7 +7,7 @@ import pytest
 
 from asynchost.accounting import Policy
 from asynchost.errors import InvalidSettingError
-from asynchost.settings import MonitorSettings
+from asynchost.settings import DiskSource, MonitorSettings
 
 ZERO_IS_NEVER = ("audit_interval_seconds", "second_resync_seconds")
 ABOVE_ZERO = (
@@ -32,6 +32,7 @@ def test_defaults() -> None:
         "look_again_seconds": 1.0,
         "second_resync_seconds": 5.0,
         "disk_interval_seconds": 60.0,
+        "disk": None,
         "instances_path": None,
         "read_write": False,
         "policy": Policy(),
@@ -41,7 +42,7 @@ def test_defaults() -> None:
 def test_every_number_is_checked_here() -> None:
     """A setting that is added comes into one of the two lists."""
     numbers = {field.name for field in fields(MonitorSettings)}
-    numbers -= {"instances_path", "read_write", "policy"}
+    numbers -= {"disk", "instances_path", "read_write", "policy"}
     assert numbers == {*ZERO_IS_NEVER, *ABOVE_ZERO}
 
 
@@ -80,6 +81,19 @@ def test_an_instances_path_is_a_full_path(path: str) -> None:
 def test_a_full_instances_path_is_taken() -> None:
     """Whether it is there is asked later, and again and again."""
     assert MonitorSettings(instances_path="/srv/instances").instances_path == "/srv/instances"
+
+
+@pytest.mark.parametrize("disk", [None, *DiskSource, "pool"])
+def test_the_disk_has_a_source(disk: DiskSource | None) -> None:
+    """None of them is none at all."""
+    assert MonitorSettings(disk=disk).disk == disk
+
+
+@pytest.mark.parametrize("disk", ["tape", "", 1])
+def test_a_source_that_does_not_exist_is_refused(disk: object) -> None:
+    """With those that do."""
+    with pytest.raises(InvalidSettingError, match="pool, path or none"):
+        MonitorSettings(disk=disk)  # type: ignore[arg-type]
 
 
 def test_settings_cannot_be_changed() -> None:

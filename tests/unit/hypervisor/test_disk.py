@@ -1,7 +1,7 @@
 """How full the instances' space is: this machine's file systems. Pools have a real libvirtd."""
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import libvirt
 import pytest
@@ -11,6 +11,8 @@ from asynchost.hypervisor.disk import (
     LIBVIRT_IMAGES,
     NOVA_INSTANCES,
     DiskUnknownError,
+    FileSystem,
+    PoolTarget,
     instances_path,
     read_local,
     read_pool,
@@ -27,7 +29,9 @@ def test_a_folders_file_system_is_measured(tmp_path: Path) -> None:
     # Others write to the same file system meanwhile.
     slack = 64 * 1024 * 1024
     assert min(used) - slack <= usage.used_bytes <= max(used) + slack
-    assert usage.available_least_bytes is None
+    available = [one.f_bavail * one.f_frsize for one in (before, after)]
+    assert min(available) - slack <= usage.available_bytes <= max(available) + slack
+    assert usage.place == FileSystem(tmp_path.stat().st_dev)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +71,52 @@ def test_the_folders_are_those_of_nova_and_libvirt() -> None:
     assert LIBVIRT_IMAGES == "/var/lib/libvirt/images"
 
 
+def test_a_file_is_on_the_file_system_of_its_folder(tmp_path: Path) -> None:
+    """By its one name, whether or not it is there; what a link points to is what counts."""
+    here = FileSystem(tmp_path.stat().st_dev)
+    file = tmp_path / "folder" / "disk"
+    assert here.file_of(str(file)) == str(file)
+    file.parent.mkdir()
+    file.touch()
+    (tmp_path / "link").symlink_to(file)
+    (tmp_path / "out").symlink_to("/proc/version")
+    (tmp_path / "elsewhere").symlink_to("/proc")
+    assert here.file_of(str(tmp_path / "link")) == str(file)
+    assert here.file_of(f"{tmp_path}/folder/../folder//disk") == str(file)
+    for path in (tmp_path / "out", tmp_path / "elsewhere" / "version", Path("/dev/null")):
+        assert here.file_of(str(path)) is None
+    assert FileSystem(Path("/proc").stat().st_dev).file_of("/proc/version") == "/proc/version"
+
+
+def test_a_folder_that_may_not_be_seen_is_taken_for_part_of_the_one_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ordinary user sees no further."""
+    stat = Path.stat
+
+    def denied(self: Path, **options: bool) -> os.stat_result:
+        if self.name == "secret":
+            raise PermissionError
+        return stat(self, **options)
+
+    monkeypatch.setattr(Path, "stat", denied)
+    file = tmp_path / "secret" / "disk"
+    assert FileSystem(stat(tmp_path).st_dev).file_of(str(file)) == str(file)
+    assert FileSystem(stat(Path("/proc")).st_dev).file_of(str(file)) is None
+
+
+def test_a_file_is_in_the_innermost_pool() -> None:
+    """One inside another may be a file system of its own, and a target is no prefix of a name."""
+    outer, inner = PurePosixPath("/srv"), PurePosixPath("/srv/fast")
+    pools = (inner, outer)
+    assert PoolTarget(outer, pools).file_of("/srv/a/../b") == "/srv/b"
+    assert PoolTarget(outer, pools).file_of("/srv/fast/a") is None
+    assert PoolTarget(outer, pools).file_of("/srv/faster/a") == "/srv/faster/a"
+    assert PoolTarget(inner, pools).file_of("/srv/fast/a") == "/srv/fast/a"
+    assert PoolTarget(inner, pools).file_of("/srv/a") is None
+    assert PoolTarget(outer, pools).file_of("/mnt/a") is None
+
+
 # The test driver inside this process has one pool: /default-pool, 100 GiB, empty.
 
 
@@ -79,7 +129,9 @@ def test_the_pool_that_holds_the_path_is_measured(path: str) -> None:
         usage = read_pool(connection, path)
     finally:
         connection.close()
-    assert (usage.total_bytes, usage.used_bytes) == (pool[1], pool[2])
+    assert usage[:3] == tuple(pool[1:])
+    assert usage.place.file_of("/default-pool/a") == "/default-pool/a"
+    assert usage.place.file_of("/srv/a") is None
 
 
 @pytest.mark.parametrize("path", ["/", "/default-pool-2", "/srv/default-pool"])

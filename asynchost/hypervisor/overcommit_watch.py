@@ -1,0 +1,244 @@
+"""Reads what the disks of all domains may still grow by, on a slow timer, domain by domain.
+
+Over a connection of its own, because asking an active domain waits for its QEMU. One that hangs
+holds the connection, which is then left to it: the others are read over a new one, and it is not
+asked again until libvirt has answered. A domain that came or went is read soon after.
+
+Memory: one entry for each disk, and at most four connections that hang, with their threads.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Final, TypeVar
+
+import libvirt
+
+from asynchost.errors import (
+    CallTimeoutError,
+    HypervisorRefusedError,
+    HypervisorUnavailableError,
+)
+from asynchost.hypervisor.connection import Connection
+from asynchost.hypervisor.domain_disks import (
+    DisksUntoldError,
+    DomainUnreadError,
+    Place,
+    list_uuids,
+    read_disks,
+)
+from asynchost.log import get_logger
+from asynchost.overcommit import Overcommit
+from asynchost.settings import MonitorSettings
+
+T = TypeVar("T")
+
+# Each call that hangs takes one of libvirtd's twenty workers from everybody.
+_MOST_HANGING: Final = 4
+# After each read there is rest, for so many times as long as it took: however many domains there
+# are, libvirtd and this process are busy with it for a quarter of the time at most.
+_REST_SHARE: Final = 3.0
+_LONGEST_REST_SECONDS: Final = 0.1
+# A storm of starts is read in batches of a second.
+_LEAST_SPACING_SECONDS: Final = 1.0
+_CLOSE_DEADLINE_SECONDS: Final = 0.5
+_LISTING: Final = "the list of domains"
+_OPENING: Final = "a new connection"
+
+
+class OvercommitWatch:
+    """The readings of one host's disks. ``moved`` is called after each round of them."""
+
+    def __init__(
+        self,
+        uri: str,
+        settings: MonitorSettings,
+        moved: Callable[[Mapping[str, str]], None],
+    ) -> None:
+        self._uri = uri
+        self._settings = settings
+        self._moved = moved
+        self._log = get_logger("asynchost.hypervisor", uri=uri)
+        self._disks = Overcommit()
+        self._complete = False
+        self._untold = False
+        self._reason: str | None = None
+        self._connection: Connection | None = None
+        self._hanging: dict[str, Connection] = {}
+        self._changed: set[str] = set()
+        self._soon = asyncio.Event()
+
+    @property
+    def total_bytes(self) -> int | None:
+        """What all disks may still grow by; None before the first round, or where untold."""
+        return self._disks.total_bytes if self._complete else None
+
+    def look_soon(self, uuid: str) -> None:
+        """Something happened that can change a domain's disks."""
+        self._changed.add(uuid)
+        self._soon.set()
+
+    async def run(self, place: Callable[[], Awaitable[Place]]) -> None:
+        """Read for as long as the host is connected. Cancelling is safe.
+
+        ``place`` waits for the space that counts. Returns where no disk can ever be told of.
+        """
+        loop = asyncio.get_running_loop()
+        while not self._untold:
+            begun = loop.time()
+            await self._round(None, place)
+            while (left := begun + self._settings.disk_interval_seconds - loop.time()) > 0:
+                try:
+                    async with asyncio.timeout(left):
+                        await self._soon.wait()
+                except TimeoutError:
+                    break
+                await asyncio.sleep(_LEAST_SPACING_SECONDS)
+                await self._round(self._take_changed(), place)
+
+    def _take_changed(self) -> set[str]:
+        self._soon.clear()
+        changed, self._changed = self._changed, set()
+        return changed
+
+    async def _round(self, uuids: set[str] | None, place: Callable[[], Awaitable[Place]]) -> None:
+        """Read these domains, or all that there are, and tell."""
+        here = await place()
+        reason = None
+        try:
+            if uuids is None:
+                self._take_changed()
+                await self._read(await self._list(), here)
+                self._complete = True
+            else:
+                await self._read(uuids, here)
+        except DisksUntoldError as error:
+            self._untold, self._complete, self._disks = True, False, Overcommit()
+            await self._drop_connection()
+            self._log.info("disk_available_least not known here", reason=str(error))
+        except (HypervisorUnavailableError, HypervisorRefusedError) as error:
+            # If the host is lost, that is told elsewhere; all keep their last values.
+            reason = error.message
+            if reason != self._reason:
+                self._log.warning("disks not read, their last values stand", reason=reason)
+        self._reason = reason
+        self._moved(self._disks.unread)
+
+    async def _list(self) -> set[str]:
+        try:
+            uuids = await self._ask(
+                _LISTING,
+                "virConnectListAllDomains",
+                list_uuids,
+                self._settings.listing_deadline_seconds,
+            )
+        except CallTimeoutError:
+            # One locked domain blocks every listing. Those that are known can be read.
+            if not self._complete:
+                raise
+            return set(self._disks.uuids)
+        self._disks.keep_only(uuids)
+        return set(uuids)
+
+    async def _read(self, uuids: Iterable[str], place: Place) -> None:
+        loop = asyncio.get_running_loop()
+        for uuid in sorted(uuids):
+            if self._hangs(uuid):
+                continue
+            if self._hangs_too_much():
+                self._disks.failed(uuid, f"not asked for, {_MOST_HANGING} others hang")
+                continue
+            begun = loop.time()
+            try:
+                reading = await self._ask(
+                    uuid,
+                    "virDomainGetBlockInfo",
+                    partial(read_disks, uuid=uuid, place=place),
+                    self._settings.call_deadline_seconds,
+                )
+            except CallTimeoutError as error:
+                self._disks.failed(uuid, error.reason)
+            except DomainUnreadError as error:
+                self._disks.failed(uuid, str(error))
+            else:
+                if reading is None:
+                    self._disks.gone(uuid)
+                else:
+                    self._disks.read(uuid, reading)
+            rest = (loop.time() - begun) * _REST_SHARE
+            await asyncio.sleep(min(rest, _LONGEST_REST_SECONDS))
+
+    # -- the connection ------------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        subject: str,
+        name: str,
+        call: Callable[[libvirt.virConnect], T],
+        deadline_seconds: float,
+    ) -> T:
+        """Make one call about ``subject``; if it hangs, leave it the connection.
+
+        Raises :class:`CallTimeoutError` also without a call, where the last one still hangs.
+        """
+        if self._hangs(subject):
+            raise CallTimeoutError(self._uri, name, deadline_seconds)
+        connection = await self._connected()
+        try:
+            return await connection.ask(name, call, deadline_seconds)
+        except (CallTimeoutError, asyncio.CancelledError):
+            self._leave(subject)
+            raise
+
+    async def _connected(self) -> Connection:
+        if self._connection is not None and not self._connection.lost.done():
+            return self._connection
+        await self._drop_connection()
+        if self._hangs(_OPENING):
+            raise HypervisorUnavailableError(self._uri, "no new connection can be opened")
+        self._connection = Connection(self._uri, self._settings)
+        try:
+            await self._connection.open()
+        except BaseException:
+            self._leave(_OPENING)
+            raise
+        if self._connection.in_process:
+            # Another connection can be another host there, and its disks are made up.
+            raise DisksUntoldError("the driver runs inside this process")
+        return self._connection
+
+    def _leave(self, subject: str) -> None:
+        """Leave the connection to the call that hangs in it; it is closed when that is back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+            self._hanging[subject] = connection
+
+    def _hangs(self, subject: str) -> bool:
+        """Whether a call about it was given up, and libvirt has not answered yet."""
+        connection = self._hanging.get(subject)
+        if connection is None:
+            return False
+        if connection.thread.in_flight:
+            return True
+        del self._hanging[subject]
+        return False
+
+    def _hangs_too_much(self) -> bool:
+        return sum(self._hangs(subject) for subject in tuple(self._hanging)) >= _MOST_HANGING
+
+    async def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.aclose()
+
+    async def aclose(self) -> None:
+        """End the connections, but for those that a call still holds."""
+        left = [*self._hanging.values(), *([self._connection] if self._connection else [])]
+        self._connection = None
+        for connection in left:
+            connection.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_DEADLINE_SECONDS):
+                await asyncio.gather(*(connection.aclose() for connection in left))
