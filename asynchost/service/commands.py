@@ -31,7 +31,6 @@ from asynchost.service.options import (
     choice,
     connect_option,
     database_options,
-    instances_path_option,
     log_options,
     policy_options,
     service_id_option,
@@ -75,7 +74,23 @@ def cli() -> None:
 @database_options
 @service_id_option
 @policy_options
-@instances_path_option
+@click.option(
+    "--instances-path",
+    "instances_paths",
+    metavar="[NAME=]DIR",
+    multiple=True,
+    help="The folder that holds the instances, for the disk columns. "
+    "[default: Nova's if it exists, else libvirt's]",
+)
+@click.option(
+    "--disk",
+    "disks",
+    metavar="[NAME=]pool|path|none",
+    multiple=True,
+    help="Where the disk columns come from: the host's storage pool that holds that folder, its "
+    "file system as this machine sees it, or nowhere. [default: path if the URI names no host, "
+    "else pool]",
+)
 @click.option(
     "--audit-interval",
     metavar="SECONDS",
@@ -129,7 +144,8 @@ def run(
     database: str | None,
     database_password_file: str | None,
     service_ids: tuple[str, ...],
-    instances_path: str | None,
+    instances_paths: tuple[str, ...],
+    disks: tuple[str, ...],
     audit_interval: str | None,
     debounce: str | None,
     max_delay: str | None,
@@ -148,7 +164,9 @@ def run(
     """
     quiet, maximum = settings.parse_delays(debounce, max_delay)
     config = settings.RunConfig(
-        hosts=settings.parse_hosts(connects, service_ids, by_option(policies)),
+        hosts=settings.parse_hosts(
+            connects, service_ids, by_option(policies), disks, instances_paths
+        ),
         quiet_seconds=quiet,
         maximum_delay_seconds=maximum,
         on_foreign_edit=OnForeignEdit(foreign_edits),
@@ -157,7 +175,6 @@ def run(
         dry_run=dry_run,
         monitor=MonitorSettings(
             audit_interval_seconds=settings.parse_audit_interval(audit_interval),
-            instances_path=settings.parse_instances_path(instances_path),
             read_write=read_write,
         ),
     )

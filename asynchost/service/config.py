@@ -8,15 +8,16 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 from asynchost.accounting import DEFAULT_POLICY, Policy
 from asynchost.database.foreign_edits import OnForeignEdit
 from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.errors import ConfigurationError, InvalidSettingError
-from asynchost.service.policies import PolicyOptions, parse_policies
-from asynchost.settings import MonitorSettings
+from asynchost.service.policies import PolicyOptions, by_host, parse_policies
+from asynchost.settings import DiskSource, MonitorSettings
 
 QUIET_SECONDS = WriterSettings().quiet_seconds
 MAXIMUM_DELAY_SECONDS = WriterSettings().maximum_delay_seconds
@@ -44,6 +45,19 @@ class HostConfig:
     """The row's ``service_id``; None adopts the one that the row has, or creates it with 0."""
     policy: Policy = DEFAULT_POLICY
     """What counts on it."""
+    disk: DiskSource | None = None
+    """Where its disk's figures come from; None takes what fits the URI."""
+    instances_path: str | None = None
+    """The folder that holds its instances; None takes the one of all hosts."""
+
+    def settings(self, of_all: MonitorSettings) -> MonitorSettings:
+        """How it is watched, where all hosts are watched like ``of_all``."""
+        return replace(
+            of_all,
+            policy=self.policy,
+            disk=self.disk or of_all.disk,
+            instances_path=self.instances_path or of_all.instances_path,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +75,18 @@ class RunConfig:
     dry_run: bool = False
     """Whether to print statements instead of carrying them out."""
     monitor: MonitorSettings = field(default_factory=MonitorSettings)
-    """How each of the hosts is watched, but for its policy."""
+    """How each of the hosts is watched, but for what it has of its own."""
 
 
 def parse_hosts(
     connects: Sequence[str],
     service_ids: Sequence[str] = (),
     policies: PolicyOptions = MappingProxyType({}),
+    disks: Sequence[str] = (),
+    instances_paths: Sequence[str] = (),
 ) -> tuple[HostConfig, ...]:
     """The hosts of the ``--connect [NAME=]URI`` and ``--service-id [NAME=]N`` options, with what
-    counts on each.
+    counts on each, and the ``--disk`` and ``--instances-path`` that it has.
 
     Raises :class:`ConfigurationError` if there is none, and :class:`InvalidSettingError` if one
     is malformed, if two share a URI (their domains would be counted twice) or a name (they
@@ -96,9 +112,13 @@ def parse_hosts(
     names = [name for name, _ in named]
     services = _parse_service_ids(service_ids, names)
     return tuple(
-        HostConfig(uri=uri, name=name, service_id=service, policy=policy)
-        for (name, uri), service, policy in zip(
-            named, services, parse_policies(policies, names), strict=True
+        HostConfig(uri=uri, name=name, service_id=service, policy=policy, **disk)
+        for (name, uri), service, policy, disk in zip(
+            named,
+            services,
+            parse_policies(policies, names),
+            _parse_disks(disks, instances_paths, names),
+            strict=True,
         )
     )
 
@@ -219,12 +239,48 @@ def _to_float(text: str) -> float:
         return math.nan
 
 
+def _parse_disks(
+    disks: Sequence[str], instances_paths: Sequence[str], names: Sequence[str | None]
+) -> list[dict[str, Any]]:
+    """The fields of each host that say where its disk is, in the order of ``names``.
+
+    A host's own value takes the place of the one for all.
+    """
+    given = [
+        by_host("--disk", disks, names, _read_disk, "give pool, path or none"),
+        by_host(
+            "--instances-path",
+            instances_paths,
+            names,
+            _read_instances_path,
+            "give an absolute path, such as /var/lib/libvirt/images",
+        ),
+    ]
+    return [
+        {
+            field: value
+            for one in given
+            for field, value in one.get(name if name in one else None, {}).items()
+        }
+        for name in names
+    ]
+
+
+def _read_disk(text: str) -> dict[str, Any]:
+    return {"disk": DiskSource(text)}
+
+
+def _read_instances_path(text: str) -> dict[str, Any]:
+    # It is not looked at here, since it may be on another machine.
+    if not text.startswith("/") or "\0" in text:
+        raise ValueError
+    return {"instances_path": text}
+
+
 def parse_instances_path(text: str | None) -> str | None:
-    """An absolute path; it is not looked at here, since it may be on another machine."""
+    """The one for all hosts, or None."""
     if text is None:
         return None
-    if not text.startswith("/") or "\0" in text:
-        raise InvalidSettingError(
-            "--instances-path", text, "give an absolute path, such as /var/lib/libvirt/images"
-        )
-    return text
+    (given,) = _parse_disks((), (text,), (None,))
+    path: str = given["instances_path"]
+    return path

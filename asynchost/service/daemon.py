@@ -8,7 +8,6 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -58,7 +57,7 @@ async def run(
     quiet_libvirt()
     # A stop ends the block; then the stack is unwound, in order and undisturbed.
     async with AsyncExitStack() as stack, stop.interrupts():
-        settings_of_hosts = [replace(config.monitor, policy=host.policy) for host in config.hosts]
+        settings_of_hosts = [host.settings(config.monitor) for host in config.hosts]
         monitors = [
             HostMonitor(host.uri, name=host.name, settings=settings)
             for host, settings in zip(config.hosts, settings_of_hosts, strict=True)

@@ -138,23 +138,33 @@ def parse_policies(options: PolicyOptions, names: Sequence[str | None]) -> list[
     """
     fields: list[dict[str, Any]] = [{} for _ in names]
     for name, texts in options.items():
-        given = _by_host(name, texts, names)
+        option = POLICY_OPTIONS[name]
+        given = by_host(
+            name, texts, names, option.read, option.expected, repeatable=option.repeatable
+        )
         for host, one in zip(names, fields, strict=True):
             one.update(given.get(host if host in given else None, {}))
     return [Policy(**one) for one in fields]
 
 
-def _by_host(
-    option: str, texts: Sequence[str], names: Sequence[str | None]
+def by_host(
+    option: str,
+    texts: Sequence[str],
+    names: Sequence[str | None],
+    read: Callable[[str], dict[str, Any]],
+    expected: str,
+    *,
+    repeatable: bool = False,
 ) -> dict[str | None, dict[str, Any]]:
-    """What is given for each host's name, and under None for all hosts."""
-    read, expected, repeatable = POLICY_OPTIONS[option][2:]
+    """What is given for each host's name, and under None for all hosts: what ``read`` makes of
+    a value. Raises :class:`InvalidSettingError`, with what was ``expected``."""
     given: dict[str | None, dict[str, Any]] = {}
     for text in texts:
         head, equals, tail = text.partition("=")
         name = head or None
         value = tail
-        if not equals:
+        # No host's name holds a slash: that is a path.
+        if not equals or "/" in head:
             name, value = None, text
         elif name is not None and name not in names:
             or_else = f", or ={text} if that is the pattern" if repeatable else ""

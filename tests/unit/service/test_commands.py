@@ -38,6 +38,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ([*RUN, "--domain-0", "x=none"], ["--domain-0: 'x=none'", "--connect x=URI"]),
         ([*RUN, "--except", "x=y"], ["--except: 'x=y'", "or =x=y"]),
         ([*RUN, "--instances-path", "x"], ["--instances-path: 'x'"]),
+        ([*RUN, "--disk", "tape"], ["--disk: 'tape'", "pool, path or none"]),
         ([*RUN, "--database-password-file", "/nonexistent"], ["/nonexistent", "No such file"]),
         ([*RUN[:3], "--database", "oracle://u@h/d"], ["oracle://u@h/d", "mysql://user@host"]),
         ([*RUN[:3], "--database", "mysql://u@h:x/d"], ["mysql://user@host"]),
@@ -96,7 +97,14 @@ def test_help_says_every_option_and_every_exit_status(capsys: pytest.CaptureFixt
     text = capsys.readouterr().out
     for option in (
         *("--connect", "--database", "--database-password-file", "--service-id"),
-        *("--instances-path", "--audit-interval", "--debounce", "--max-delay", "--read-write"),
+        *(
+            "--instances-path",
+            "--disk",
+            "--audit-interval",
+            "--debounce",
+            "--max-delay",
+            "--read-write",
+        ),
         *("--count", "--memory", "--reserved-vcpus", "--reserved-memory", "--domain-0"),
         *("--only", "--except"),
         *("--log-level", "--log-format", "ASYNCHOST_DATABASE", "ASYNCHOST_DATABASE_PASSWORD"),

@@ -1,9 +1,12 @@
 """What the command line's options mean, and the text of every refusal."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asynchost.accounting import Policy
 from asynchost.errors import ConfigurationError, InvalidSettingError
 from asynchost.service.config import (
     HostConfig,
@@ -14,7 +17,7 @@ from asynchost.service.config import (
     parse_hosts,
     parse_instances_path,
 )
-from asynchost.settings import MonitorSettings
+from asynchost.settings import DiskSource, MonitorSettings
 
 
 @pytest.mark.parametrize(
@@ -226,6 +229,48 @@ def test_instances_path_is_absolute() -> None:
             f"--instances-path: {wrong!r} is not usable: "
             "give an absolute path, such as /var/lib/libvirt/images"
         )
+
+
+def test_the_disk_is_told_for_all_hosts_or_for_one() -> None:
+    """A host's own value takes the place of the one for all; a path may hold a "="."""
+    hosts = parse_hosts(
+        ["a=qemu:///system", "b=qemu://b/system", "qemu://c/system"],
+        disks=["none", "b=pool"],
+        instances_paths=["b=/srv/b=1", "/srv/a=1"],
+    )
+    assert [(host.disk, host.instances_path) for host in hosts] == [
+        (DiskSource.NONE, "/srv/a=1"),
+        (DiskSource.POOL, "/srv/b=1"),
+        (DiskSource.NONE, "/srv/a=1"),
+    ]
+
+
+def test_a_host_is_watched_like_all_but_for_what_it_has_of_its_own() -> None:
+    """Policy, disk and folder."""
+    of_all = MonitorSettings(disk=DiskSource.PATH, instances_path="/srv", call_deadline_seconds=3)
+    policy = Policy(reserved_vcpus=1)
+    own = HostConfig("qemu:///system", policy=policy, disk=DiskSource.POOL, instances_path="/i")
+    assert own.settings(of_all) == replace(
+        of_all, policy=policy, disk=DiskSource.POOL, instances_path="/i"
+    )
+    assert HostConfig("qemu:///system").settings(of_all) == of_all
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"disks": ["tape"]}, "--disk: 'tape' is not usable: give pool, path or none"),
+        ({"disks": ["x=pool"]}, "--disk: 'x=pool' is not usable: no host is named 'x'"),
+        ({"disks": ["pool", "path"]}, "--disk: 'path' is not usable: all hosts have one already"),
+        ({"instances_paths": ["a=srv"]}, "--instances-path: 'a=srv' is not usable: give an abs"),
+        ({"instances_paths": ["x=/srv"]}, "--instances-path: 'x=/srv' is not usable: no host is"),
+    ],
+)
+def test_disk_refusals_name_value_and_way_out(given: dict[str, list[str]], text: str) -> None:
+    """Before anything is opened."""
+    with pytest.raises(InvalidSettingError) as caught:
+        parse_hosts(["a=qemu:///system"], **given)  # type: ignore[arg-type]
+    assert str(caught.value).startswith(text)
 
 
 def test_a_configuration_begins_with_the_librarys_defaults() -> None:
