@@ -7,10 +7,11 @@ import asyncio
 import os
 import pwd
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, Final, NamedTuple
 
-from asynchost import HostMonitor, MonitorSettings, Policy
+from asynchost import DiskSource, HostMonitor, MonitorSettings, Policy
 from asynchost.database import Attachment
 from asynchost.database.rows import RowEncoder
 from asynchost.errors import (
@@ -25,6 +26,8 @@ from asynchost.service.control import ask_all
 
 _LOOK_SECONDS: Final = 45.0
 """For opening, listing, every domain and the capabilities of one host."""
+_DISKS_SECONDS: Final = 15.0
+"""A thousand domains' disks, and then some."""
 
 
 class Watched(NamedTuple):
@@ -58,7 +61,8 @@ class Account:
     """The daemon's process; None for a host that was looked at now."""
     row_id: int | None
     row: Mapping[str, int | str | None] | None
-    """The columns of its row; frozen ones while it is stale; None while it is not complete."""
+    """The columns of its row; frozen ones while it is stale; None while it is not complete.
+    Without what its domains' disks may still take, as long as not all were looked at."""
     stale_seconds: float | None
     generation: int
     explanation: Mapping[str, Any] | None
@@ -78,6 +82,8 @@ class Account:
         for name in ("include", "exclude"):
             policy[name] = tuple(policy[name])
         settings["policy"] = Policy(**policy)
+        if settings["disk"] is not None:
+            settings["disk"] = DiskSource(settings["disk"])
         return cls(**{**values, "settings": MonitorSettings(**settings), "user": user})
 
     @property
@@ -132,6 +138,9 @@ async def account_of(watched: Watched, *, pid: int | None) -> Account:
         explanation = None
     snapshot = monitor.snapshot()
     complete = replace(snapshot, fresh=True)
+    row = RowEncoder().encode(complete) if complete.writable else None
+    if row is not None and not snapshot.disks_settled:
+        del row["disk_available_least"]
     return Account(
         host=monitor.host,
         name=snapshot.name,
@@ -140,7 +149,7 @@ async def account_of(watched: Watched, *, pid: int | None) -> Account:
         service_id=watched.config.service_id,
         pid=pid,
         row_id=None if attachment is None else attachment.row_id,
-        row=RowEncoder().encode(complete) if complete.writable else None,
+        row=row,
         stale_seconds=snapshot.stale_seconds,
         generation=snapshot.generation,
         explanation=explanation,
@@ -187,21 +196,27 @@ async def from_daemons(host: str | None, environment: Mapping[str, str]) -> Told
     return Told(sorted(accounts, key=lambda account: account.host), sorted(hosts), problems)
 
 
-async def look(config: HostConfig, settings: MonitorSettings) -> Account:
+async def look(
+    config: HostConfig, settings: MonitorSettings, *, with_disks: bool = False
+) -> Account:
     """Look at a host now, by a monitor of its own that is gone afterwards.
 
-    Raises :class:`HypervisorUnavailableError` where it cannot be reached or does not answer in
-    time, and :class:`HypervisorRefusedError` where it never will.
+    ``with_disks`` waits for the domains' disks, too, for some seconds: each takes a call, and
+    one of a domain that hangs takes long. Raises :class:`HypervisorUnavailableError` where it
+    cannot be reached or does not answer in time, and :class:`HypervisorRefusedError` where it
+    never will.
     """
-    once = replace(
-        settings, policy=config.policy, audit_interval_seconds=0, second_resync_seconds=0
-    )
+    once = config.settings(replace(settings, audit_interval_seconds=0, second_resync_seconds=0))
     monitor = HostMonitor(config.uri, name=config.name, settings=once)
     try:
         async with asyncio.timeout(_LOOK_SECONDS):
             await monitor.start()
             await monitor.ready(patient=False)
             await monitor.get_host_stats()  # which waits until the row is complete
+            if with_disks:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_DISKS_SECONDS):
+                        await monitor.disks_read()
             return await account_of(Watched(config, once, monitor), pid=None)
     except TimeoutError:
         raise HypervisorUnavailableError(

@@ -31,6 +31,7 @@ from asynchost.service.options import (
     choice,
     connect_option,
     database_options,
+    disk_options,
     log_options,
     policy_options,
     service_id_option,
@@ -74,23 +75,7 @@ def cli() -> None:
 @database_options
 @service_id_option
 @policy_options
-@click.option(
-    "--instances-path",
-    "instances_paths",
-    metavar="[NAME=]DIR",
-    multiple=True,
-    help="The folder that holds the instances, for the disk columns. "
-    "[default: Nova's if it exists, else libvirt's]",
-)
-@click.option(
-    "--disk",
-    "disks",
-    metavar="[NAME=]pool|path|none",
-    multiple=True,
-    help="Where the disk columns come from: the host's storage pool that holds that folder, its "
-    "file system as this machine sees it, or nowhere. [default: path if the URI names no host, "
-    "else pool]",
-)
+@disk_options
 @click.option(
     "--audit-interval",
     metavar="SECONDS",

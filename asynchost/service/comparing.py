@@ -127,7 +127,7 @@ async def _recount(
         )
         return None
     try:
-        return await look(host, settings)
+        return await look(host, settings, with_disks=True)
     except AsynchostError as error:
         problems["recount"] = error.message
         return None

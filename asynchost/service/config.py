@@ -275,12 +275,3 @@ def _read_instances_path(text: str) -> dict[str, Any]:
     if not text.startswith("/") or "\0" in text:
         raise ValueError
     return {"instances_path": text}
-
-
-def parse_instances_path(text: str | None) -> str | None:
-    """The one for all hosts, or None."""
-    if text is None:
-        return None
-    (given,) = _parse_disks((), (text,), (None,))
-    path: str = given["instances_path"]
-    return path

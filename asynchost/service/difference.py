@@ -70,7 +70,7 @@ class Comparison:
         return frozenset(
             column
             for column in OWNED_COLUMNS
-            if not _agree(column, [side.get(column) for side in present])
+            if not _agree(column, [side[column] for side in present if column in side])
         )
 
 
@@ -105,7 +105,7 @@ def _agree(column: str, values: Sequence[Value]) -> bool:
     if column in _DISK_COLUMNS and all(isinstance(value, int) for value in values):
         numbers = [value for value in values if isinstance(value, int)]
         return max(numbers) - min(numbers) <= _DISK_TOLERANCE
-    return all(value == values[0] for value in values)
+    return len(set(values)) <= 1
 
 
 def _absence(comparison: Comparison, what: str) -> str:
@@ -133,7 +133,9 @@ def _verdict(sides: int, differing: frozenset[str]) -> str:
 def _cell(side: Columns | None, column: str) -> str:
     if side is None:
         return "-"
-    value = side.get(column)
+    if column not in side:
+        return "?"  # not known yet, which is no difference
+    value = side[column]
     if value is None:
         return "NULL"
     if isinstance(value, int):

@@ -24,12 +24,6 @@ service_id_option: Final = click.option(
     help="The service_id of the host's row. With several hosts: NAME=N, for the host connected "
     "as NAME=URI. [default: the one that the row has, else 0]",
 )
-instances_path_option: Final = click.option(
-    "--instances-path",
-    metavar="DIR",
-    help="The folder that holds the instances, for the disk columns. "
-    "[default: Nova's if it exists, else libvirt's]",
-)
 json_option: Final = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document instead of text."
 )
@@ -69,6 +63,27 @@ def policy_options(function: F) -> F:
         metavar = f"[NAME=]{option.metavar}"
         function = click.option(name, metavar=metavar, multiple=True, help=option.help)(function)
     return function
+
+
+def disk_options(function: F) -> F:
+    """``--instances-path`` and ``--disk``."""
+    function = click.option(
+        "--disk",
+        "disks",
+        metavar="[NAME=]pool|path|none",
+        multiple=True,
+        help="Where the disk columns come from: the host's storage pool that holds that folder, "
+        "its file system as this machine sees it, or nowhere. [default: path if the URI names no "
+        "host, else pool]",
+    )(function)
+    return click.option(
+        "--instances-path",
+        "instances_paths",
+        metavar="[NAME=]DIR",
+        multiple=True,
+        help="The folder that holds the instances, for the disk columns. "
+        "[default: Nova's if it exists, else libvirt's]",
+    )(function)
 
 
 def log_options(function: F) -> F:

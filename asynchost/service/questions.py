@@ -33,7 +33,7 @@ from asynchost.service.logs import configure_logs
 from asynchost.service.options import (
     connect_option,
     database_options,
-    instances_path_option,
+    disk_options,
     json_option,
     policy_options,
     service_id_option,
@@ -64,13 +64,14 @@ class Asked(NamedTuple):
     "[default: ask the daemons that run here]"
 )
 @policy_options
-@instances_path_option
+@disk_options
 @json_option
 def explain(
     *,
     host: str | None,
     connects: tuple[str, ...],
-    instances_path: str | None,
+    instances_paths: tuple[str, ...],
+    disks: tuple[str, ...],
     as_json: bool,
     **policies: tuple[str, ...],
 ) -> ExitStatus:
@@ -78,7 +79,7 @@ def explain(
 
     HOST is a name or URI as the daemon knows it. [default: all hosts]
     """
-    asked = _asked(host, connects, (), policies, instances_path)
+    asked = _asked(host, connects, policies, disks, instances_paths)
     accounts, problems = _run(_accounts(asked))
     _warn(problems)
     if as_json:
@@ -123,7 +124,7 @@ async def _told(asked: Asked) -> Told:
 @database_options
 @service_id_option
 @policy_options
-@instances_path_option
+@disk_options
 @json_option
 def diff(
     *,
@@ -132,7 +133,8 @@ def diff(
     database: str | None,
     database_password_file: str | None,
     service_ids: tuple[str, ...],
-    instances_path: str | None,
+    instances_paths: tuple[str, ...],
+    disks: tuple[str, ...],
     as_json: bool,
     **policies: tuple[str, ...],
 ) -> ExitStatus:
@@ -141,7 +143,7 @@ def diff(
     A column differs if it does so three times in three seconds. Exit status 1 if one differs, 2 if
     a side cannot be had. HOST is a name or URI as the daemon knows it. [default: all hosts]
     """
-    asked = _asked(host, connects, service_ids, policies, instances_path)
+    asked = _asked(host, connects, policies, disks, instances_paths, service_ids=service_ids)
     found = _run(_compare(asked, _credentials(database, database_password_file)))
     if as_json:
         _print_json(
@@ -237,25 +239,28 @@ async def _examine(
 def _asked(
     host: str | None,
     connects: Sequence[str],
-    service_ids: Sequence[str],
     policies: Mapping[str, Sequence[str]],
-    instances_path: str | None,
+    disks: Sequence[str],
+    instances_paths: Sequence[str],
+    *,
+    service_ids: Sequence[str] = (),
 ) -> Asked:
     """Raises :class:`ConfigurationError` for options that would have no effect."""
-    settings = MonitorSettings(instances_path=config.parse_instances_path(instances_path))
+    options = by_option(policies)
     if connects:
-        configs = config.parse_hosts(connects, service_ids, by_option(policies))
-        return Asked(host, configs, settings)
-    given = [option for option, values in by_option(policies).items() if values]
-    if service_ids:
-        given.append("--service-id")
-    if instances_path is not None:
-        given.append("--instances-path")
+        configs = config.parse_hosts(connects, service_ids, options, disks, instances_paths)
+        return Asked(host, configs, MonitorSettings())
+    further = {
+        "--service-id": service_ids,
+        "--disk": disks,
+        "--instances-path": instances_paths,
+    }
+    given = [option for option, values in {**options, **further}.items() if values]
     if given:
         raise ConfigurationError(
             f"{given[0]} goes with --connect: a daemon's hosts are counted as the daemon was told"
         )
-    return Asked(host, (), settings)
+    return Asked(host, (), MonitorSettings())
 
 
 def _meant(asked: Asked) -> list[config.HostConfig]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asynchost import HostMonitor, MonitorSettings, Policy
+from asynchost import DiskSource, HostMonitor, MonitorSettings, Policy
 from asynchost.service import accounts
 from asynchost.service.accounts import Account, Told, Watched, answer, nobody, one_line, plain
 from asynchost.service.config import HostConfig
@@ -23,6 +23,14 @@ def test_an_account_survives_the_way_through_json() -> None:
     after = Account.from_plain(json.loads(json.dumps(plain(before))))
     assert after == before
     assert after.settings.policy.include == ("a*", "b*")
+
+
+def test_where_the_disk_comes_from_survives_as_well() -> None:
+    """A recount must look at the same disk, too."""
+    settings = MonitorSettings(disk=DiskSource.NONE, instances_path="/srv")
+    after = Account.from_plain(json.loads(json.dumps(plain(account(settings=settings)))))
+    assert after.settings == settings
+    assert isinstance(after.settings.disk, DiskSource)
 
 
 def test_an_account_tells_how_to_look_at_its_host_again() -> None:

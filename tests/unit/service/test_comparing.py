@@ -46,7 +46,10 @@ class World:
     async def _from_daemons(self, _: str, __: Mapping[str, str]) -> Told:
         return Told(self.daemons, [], [])
 
-    async def _look(self, config: HostConfig, _: MonitorSettings) -> Account:
+    async def _look(
+        self, config: HostConfig, _: MonitorSettings, *, with_disks: bool = False
+    ) -> Account:
+        assert with_disks, "the row holds what they may still take"
         self.looked_at.append(config)
         if isinstance(self.recount, Exception):
             raise self.recount

@@ -15,7 +15,6 @@ from asynchost.service.config import (
     parse_connect,
     parse_delays,
     parse_hosts,
-    parse_instances_path,
 )
 from asynchost.settings import DiskSource, MonitorSettings
 
@@ -220,11 +219,11 @@ def test_audit_interval_refusals_name_value_and_way_out(text: str) -> None:
 
 def test_instances_path_is_absolute() -> None:
     """A relative path would mean another folder to each start of the daemon."""
-    assert parse_instances_path(None) is None
-    assert parse_instances_path("/srv/vm") == "/srv/vm"
+    (host,) = parse_hosts(["qemu:///system"], instances_paths=["/srv/vm"])
+    assert host.instances_path == "/srv/vm"
     for wrong in ("srv/vm", "", "~/vm", "/srv\0vm"):
         with pytest.raises(InvalidSettingError) as caught:
-            parse_instances_path(wrong)
+            parse_hosts(["qemu:///system"], instances_paths=[wrong])
         assert str(caught.value) == (
             f"--instances-path: {wrong!r} is not usable: "
             "give an absolute path, such as /var/lib/libvirt/images"

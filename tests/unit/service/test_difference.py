@@ -57,6 +57,16 @@ def test_a_file_system_may_move_between_two_looks(column: str, drift: int) -> No
     assert comparison(**{column: None}).differing() == {column}
 
 
+def test_what_a_side_does_not_know_yet_is_no_difference() -> None:
+    """The disks of many domains take their time; until then that column is an open question."""
+    known = {**ROW, "disk_available_least": 7}
+    unknown = {name: value for name, value in ROW.items() if name != "disk_available_least"}
+    found = Comparison(replace(RECOUNT, row=unknown), replace(DAEMON, row=known), 7, known, True)
+    assert found.differing() == frozenset()
+    (line,) = [one for one in compared(found, found.differing()) if "disk_available_least" in one]
+    assert line.split()[1:] == ["?", "7", "7"]
+
+
 def test_a_missing_row_differs_in_everything() -> None:
     """And it is said that it is missing."""
     missing = Comparison(RECOUNT, DAEMON, asked_database=True)
