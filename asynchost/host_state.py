@@ -78,6 +78,7 @@ class HostState:
         self._disks_settled = False
         self._unknown_states: set[int] = set()
         self._missing_events: dict[str, None] = {}
+        self._missed_before: set[str] = set()
         self._events = self._resyncs = self._audits = 0
         self._drift: Counter[str] = Counter()
         self._recent_drift: deque[Drift] = deque(maxlen=_RECENT_DRIFT)
@@ -192,14 +193,16 @@ class HostState:
         """A connection is open: from here the host's kind is known, and so what counts."""
         self._generation = generation
         self._down = None
+        self._missing_events.clear()
         self._accounting = Accounting(hypervisor_type, self._policy)
         self._log.info("connected", generation=generation, hypervisor_type=hypervisor_type)
         self._notify()
 
     def event_missing(self, name: str) -> None:
-        """An event does not exist here."""
-        if name not in self._missing_events:
-            self._missing_events[name] = None
+        """An event does not exist on this connection. Said once."""
+        self._missing_events[name] = None
+        if name not in self._missed_before:
+            self._missed_before.add(name)
             self._log.warning("event not available, the audit stands in", event_id=name)
 
     def disconnected(self, error: AsynchostError) -> None:

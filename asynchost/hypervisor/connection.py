@@ -25,7 +25,7 @@ from asynchost.hypervisor.call_thread import Call, CallThread, ThreadClosedError
 from asynchost.hypervisor.domain_events import EVENTS, DomainEvent, Translate
 from asynchost.hypervisor.libvirt_errors import translated, where_supported
 from asynchost.hypervisor.listing import list_domains
-from asynchost.hypervisor.uri import check_uri
+from asynchost.hypervisor.uri import check_uri, unattended
 from asynchost.settings import MonitorSettings
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Connection:
         flags = 0 if self._settings.read_write else libvirt.VIR_CONNECT_RO
         self._connection = await self._call(
             "virConnectOpenAuth",
-            lambda: libvirt.openAuth(self.uri, AUTHENTICATION, flags),
+            lambda: libvirt.openAuth(unattended(self.uri), AUTHENTICATION, flags),
             self._settings.listing_deadline_seconds,
             dispose=libvirt.virConnect.close,
         )
@@ -221,7 +221,8 @@ class Connection:
                         None, number, self._receiver(event.translate), None
                     )
                 except libvirt.libvirtError:
-                    if event.name == "LIFECYCLE":
+                    # Without lifecycle events nothing is known; and a loss is no lack.
+                    if event.name == "LIFECYCLE" or not connection.isAlive():
                         raise
                     self.missing_events.append(event.name)
                 else:

@@ -34,6 +34,16 @@ _WRITABLE: Final = libvirt.VIR_EVENT_HANDLE_WRITABLE
 # call; so it stays in, and a wake-up that nobody wants is shrugged off, this many times in a row.
 _SPURIOUS_WAKEUPS_ENDURED: Final = 4
 
+# Of an implementation that the program registered: what is wrong with it, and what would do.
+_NOT_RUN: Final = (
+    "this program has registered a libvirt event loop that nothing runs",
+    "run it in a thread (virEventRunDefaultImpl), or do not register it",
+)
+_REFUSES_THREADS: Final = (
+    "this program's own libvirt event loop fails in threads, as libvirtaio's in debug mode",
+    "do not register it, or turn debug mode off",
+)
+
 _Callback = Callable[..., Any]
 
 
@@ -153,30 +163,46 @@ class LibvirtEventLoop:
         libvirt.virEventRemoveTimeout(probe)
         return asked
 
-    async def is_served(self, deadline_seconds: float = 5.0) -> bool:
-        """Whether libvirt's timers fire: only then do events and keepalive work.
+    async def why_unserved(self, deadline_seconds: float = 5.0) -> tuple[str, str] | None:
+        """Why libvirt's timers do not fire here, and what to do about it; None if they do.
 
-        Ours always do. Another implementation that the program registered may be one that
-        nothing runs. Cancelling is safe.
+        Ours always do. Another implementation that the program registered may be one that nothing
+        runs, or one that no other thread may ask, as libvirtaio in asyncio's debug mode: there
+        events and keepalive would be lost in silence. Cancelling is safe.
         """
         if self._is_registered:
-            return True
+            return None
         loop = asyncio.get_running_loop()
-        fired = asyncio.Event()
+        armed, fired = asyncio.Event(), asyncio.Event()
+        timers: list[int] = []
+        removed = threading.Event()
 
-        def on_timer(_timer: int, _opaque: object) -> None:
+        def on_timer(timer: int, _opaque: object) -> None:
+            removed.set()
+            libvirt.virEventRemoveTimeout(timer)  # here, for it would come again at once
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(fired.set)
 
-        timer = libvirt.virEventAddTimeout(0, on_timer, None)
+        def arm() -> None:
+            with suppress(libvirt.libvirtError):
+                timers.append(libvirt.virEventAddTimeout(0, on_timer, None))
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(armed.set)
+
+        # In a thread, since that is where calls arm libvirt's own.
+        threading.Thread(target=arm, name="asynchost-libvirt-probe", daemon=True).start()
         try:
             async with asyncio.timeout(deadline_seconds):
+                await armed.wait()
+                if not timers:
+                    return _REFUSES_THREADS
                 await fired.wait()
         except TimeoutError:
-            return False
+            return _NOT_RUN
         finally:
-            libvirt.virEventRemoveTimeout(timer)
-        return True
+            if timers and not removed.is_set():
+                libvirt.virEventRemoveTimeout(timers[0])
+        return None
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let the running ``loop`` serve libvirt. To be called on its thread; counts."""

@@ -111,12 +111,9 @@ class Source:
         backoff = Backoff(random)
         try:
             close_orphans()
-            if not await EVENT_LOOP.is_served():
-                raise HypervisorRefusedError(
-                    self._uri,
-                    "this program has registered a libvirt event loop that nothing runs",
-                    "run it in a thread (virEventRunDefaultImpl), or do not register it",
-                )
+            unserved = await EVENT_LOOP.why_unserved()
+            if unserved is not None:
+                raise HypervisorRefusedError(self._uri, *unserved)
             while True:
                 events = Connection(self._uri, self._settings)
                 listing = Connection(self._uri, self._settings)

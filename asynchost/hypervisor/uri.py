@@ -1,7 +1,7 @@
 """What can be told from a libvirt connection URI without opening it. Pure text."""
 
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from asynchost.errors import HypervisorRefusedError
 
@@ -65,3 +65,16 @@ def is_the_same_for_all(uri: str) -> bool:
     return (
         transport in _WITHOUT_COMMANDS and parts.path in _OF_THE_SYSTEM and not is_in_process(uri)
     )
+
+
+def unattended(uri: str) -> str:
+    """The URI with which libvirt asks nobody: ``ssh`` would ask on the terminal for a password,
+    or whether to trust a host. One that says ``no_tty`` itself is left alone."""
+    parts = check_uri(uri)
+    asked = parts.scheme.endswith("+ssh") and not any(
+        name == "no_tty" for name, _ in parse_qsl(parts.query, keep_blank_values=True)
+    )
+    if not asked:
+        return uri
+    query = f"{parts.query}&no_tty=1" if parts.query else "no_tty=1"
+    return urlunsplit(parts._replace(query=query))

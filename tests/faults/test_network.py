@@ -244,5 +244,6 @@ async def test_a_connection_that_breaks_at_any_byte_of_its_beginning_is_made_ane
         network.proxy.reset_after_bytes = None
         await network.agrees(monitor)
         assert await monitor.audit() == []
+        assert monitor.status.missing_events == (), "a loss is no lack"
     finally:
         await monitor.aclose()

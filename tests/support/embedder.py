@@ -65,7 +65,7 @@ def main(way: str, uri: str) -> None:
     result: dict[str, Any] = {}
 
     async def embed() -> None:
-        if way == "libvirtaio":
+        if way.startswith("libvirtaio"):
             import libvirtaio
 
             libvirtaio.virEventRegisterAsyncIOImpl()
@@ -85,7 +85,7 @@ def main(way: str, uri: str) -> None:
         thread.start()
         thread.join()
     else:
-        asyncio.run(embed(), debug=way == "debug")
+        asyncio.run(embed(), debug=way.endswith("debug"))
     result["threads"] = sorted(
         thread.name for thread in threading.enumerate() if thread.name.startswith("asynchost")
     )

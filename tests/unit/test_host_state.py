@@ -605,6 +605,16 @@ def test_the_status_counts(ready: Watched) -> None:
     assert len(ready.logged("event not available, the audit stands in")) == 2
 
 
+def test_missing_events_are_those_of_the_connection_and_told_once(ready: Watched) -> None:
+    """A libvirtd that comes back newer may have them; one that comes back as it was is known."""
+    ready.state.event_missing("REBOOT")
+    ready.state.connected(2, "QEMU")
+    assert ready.state.status().missing_events == ()
+    ready.state.event_missing("REBOOT")
+    assert ready.state.status().missing_events == ("REBOOT",)
+    assert len(ready.logged("event not available, the audit stands in")) == 1
+
+
 def test_a_snapshot_and_a_status_are_of_their_moment(ready: Watched) -> None:
     """What was handed out does not move along."""
     snapshot, status = ready.state.snapshot(), ready.state.status()

@@ -1077,7 +1077,7 @@ def test_it_registers_once(
     assert libvirt_loop.register()
     assert libvirt_loop.register()
     assert len(registered) == 1
-    assert asyncio.run(libvirt_loop.is_served())
+    assert asyncio.run(libvirt_loop.why_unserved()) is None
     freed.wait()  # what it asked libvirt with
 
 
@@ -1111,16 +1111,26 @@ def test_a_refused_registration_is_remembered(
 async def test_another_implementation_is_asked_whether_it_runs(
     libvirt_loop: LibvirtEventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It does when a timer of it fires, in whichever thread; the timer is taken back."""
+    """It does when a timer that a thread armed fires, wherever; the timer is taken back."""
     removed: list[int] = []
 
     def fire(_interval: int, callback: Callable[..., None], opaque: object) -> int:
         threading.Thread(target=callback, args=(5, opaque)).start()
         return 5
 
+    def refuse(*_: object) -> int:
+        raise libvirt.libvirtError("virEventAddTimeout() failed")
+
     monkeypatch.setattr(libvirt, "virEventRemoveTimeout", removed.append)
     monkeypatch.setattr(libvirt, "virEventAddTimeout", fire)
-    assert await libvirt_loop.is_served(DEADLINE_SECONDS)
+    assert await libvirt_loop.why_unserved(DEADLINE_SECONDS) is None
     monkeypatch.setattr(libvirt, "virEventAddTimeout", lambda *_: 6)
-    assert not await libvirt_loop.is_served(0.01)
+    nothing_runs = await libvirt_loop.why_unserved(0.01)
+    assert nothing_runs is not None
+    assert "nothing runs" in nothing_runs[0]
     assert removed == [5, 6]
+    monkeypatch.setattr(libvirt, "virEventAddTimeout", refuse)
+    refuses_threads = await libvirt_loop.why_unserved(DEADLINE_SECONDS)
+    assert refuses_threads is not None
+    assert "in threads" in refuses_threads[0]
+    assert removed == [5, 6], "there is none to take back"

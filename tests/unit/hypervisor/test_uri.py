@@ -3,7 +3,7 @@
 import pytest
 
 from asynchost.errors import HypervisorRefusedError
-from asynchost.hypervisor.uri import check_uri, is_local, is_the_same_for_all
+from asynchost.hypervisor.uri import check_uri, is_local, is_the_same_for_all, unattended
 
 LOCAL = [
     "qemu:///system",
@@ -87,3 +87,25 @@ def test_a_uri_that_can_never_be_opened_is_refused(uri: str, reason: str, remedy
 def test_a_uri_that_means_the_same_to_every_user(uri: str, same: bool) -> None:
     """Nothing of the user's own, and nothing that would be run."""
     assert is_the_same_for_all(uri) is same
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("qemu+ssh://node-1/system", "qemu+ssh://node-1/system?no_tty=1"),
+        (
+            "qemu+ssh://root@node-1:22/system?keyfile=/etc/key",
+            "qemu+ssh://root@node-1:22/system?keyfile=/etc/key&no_tty=1",
+        ),
+        ("qemu+ssh://node-1/system?no_tty=0", "qemu+ssh://node-1/system?no_tty=0"),
+    ],
+)
+def test_ssh_is_told_to_ask_nobody(uri: str, expected: str) -> None:
+    """Unless the URI itself says what ssh may do."""
+    assert unattended(uri) == expected
+
+
+@pytest.mark.parametrize("uri", [*LOCAL, *(uri for uri in REMOTE if "+ssh:" not in uri)])
+def test_other_transports_ask_nobody_anyway(uri: str) -> None:
+    """Their URIs go to libvirt as they came."""
+    assert unattended(uri) == uri
