@@ -60,7 +60,8 @@ class Connection:
         """Whether the driver runs inside this process: it may then be another host for each
         connection, and it cannot be lost."""
         self._closing: Call | None = None
-        self._closed = asyncio.Event()
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+        """Done when nothing is left of it, neither a connection nor a call; see :meth:`close`."""
         self.lost: asyncio.Future[HypervisorUnavailableError] = self._loop.create_future()
         """Done as soon as the connection is known to be dead."""
         self.missing_events: list[str] = []
@@ -112,7 +113,7 @@ class Connection:
         """
         if self._closing is not None:
             return
-        self._closing = Call(self.take_down, lambda _: self._closed.set(), must_run=True)
+        self._closing = Call(self.take_down, lambda _: self.closed.set_result(None), must_run=True)
         self.declare_lost("the monitor closed it")
         self._on_event, self._after_events = _ignore_event, _do_nothing
         self.thread.submit(self._closing)
@@ -124,9 +125,7 @@ class Connection:
         Never raises, and takes two seconds at most. Cancelling is safe.
         """
         self.close()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_DEADLINE_SECONDS):
-                await self._closed.wait()
+        await asyncio.wait([self.closed], timeout=_CLOSE_DEADLINE_SECONDS)
         await self.thread.aclose()
 
     def take_down(self) -> None:

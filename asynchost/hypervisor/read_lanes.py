@@ -103,6 +103,7 @@ class ReadLanes:
         self._tasks: set[asyncio.Task[None]] = set()
         self._open_again_at = float("-inf")
         self._opening = False
+        self._hung: Connection | None = None
 
     def __iter__(self) -> Iterator[Lane]:
         yield self.events
@@ -131,6 +132,8 @@ class ReadLanes:
             self._start(lane.connection.aclose())
 
     def _open_one_more(self) -> None:
+        if self._hung is not None and not self._hung.closed.done():
+            return  # so would this one, and hold one more thread
         room = len(self._spares) < _MOST_SPARES
         if room and not self._opening and monotonic() >= self._open_again_at:
             self._opening = True
@@ -142,6 +145,7 @@ class ReadLanes:
             await connection.open()
         except BaseException as error:
             connection.close()
+            self._hung = connection
             self._open_again_at = monotonic() + _OPEN_AGAIN_SECONDS
             if not isinstance(error, HypervisorUnavailableError | HypervisorRefusedError):
                 raise

@@ -96,6 +96,7 @@ class Source:
         self._node: tuple[int, int] | None = None
         """CPUs and memory when the capabilities were read last."""
         self._disk = DiskWatch(uri, settings, sink.disk_read, sink.disks_unreadable)
+        self._unclosed: list[Connection] = []
 
     # -- the life of the connection ------------------------------------------------------------
 
@@ -129,6 +130,7 @@ class Source:
                     # A loop that was closed under it closes nothing any more; the next one does.
                     if not loop.is_closed():
                         await self._close(events, listing)
+                await self._wait_for_unclosed()
                 await asyncio.sleep(backoff.next_delay())
         finally:
             if not loop.is_closed():
@@ -145,6 +147,19 @@ class Source:
         await asyncio.gather(
             events.aclose(), listing.aclose(), *(() if reader is None else (reader.aclose(),))
         )
+        self._unclosed += [events, listing]
+
+    async def _wait_for_unclosed(self) -> None:
+        """Do not begin what would hang as well, for a time that doubles with each that does.
+
+        Opening has no keepalive: in a libvirtd that takes connections and says nothing, each
+        attempt holds a thread and a connection until it goes on. Then all of them return.
+        """
+        hung = [one.closed for one in self._unclosed if not one.closed.done()]
+        self._unclosed = [one for one in self._unclosed if not one.closed.done()]
+        if len(hung) > 1:  # one alone may have been unlucky
+            patience = self._settings.listing_deadline_seconds * 2.0 ** (len(hung) - 2)
+            await asyncio.wait(hung, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
 
     async def _live(self, events: Connection, listing: Connection, backoff: Backoff) -> None:
         """One time connected, from opening to loss. Returns only by raising."""

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 
 from asynchost import HostMonitor, MonitorSettings
 from asynchost.backoff import Backoff
+from asynchost.hypervisor import connection as connection_module
 from asynchost.hypervisor import source
 from asynchost.hypervisor.event_loop import EVENT_LOOP
 from tests.support import guests
@@ -31,6 +33,10 @@ WARM_UP = 10
 CONNECTIONS = 3
 """What a monitor holds at rest: one connection has the events, one lists, one reads disks."""
 TRANSIENT_DOMAINS = 1000
+STOPPED_SECONDS = 6.0
+"""Long enough for thirty attempts to open a connection, each given up after a tenth of a second."""
+MOST_HELD = 12
+"""Each doubles the wait for the next; and there are those of the lost connection."""
 
 SETTINGS = MonitorSettings(
     audit_interval_seconds=0, second_resync_seconds=0, instances_path="/proc"
@@ -77,15 +83,16 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def threads_of_ours() -> set[threading.Thread]:
+    """The package's, but for those that tests before this one left in a hanging call."""
+    mine = set(threading.enumerate()) - _OLDER_THREADS
+    return {one for one in mine if one.name.startswith("asynchost-")}
+
+
 async def settled(monitor: HostMonitor, proxy: Proxy) -> dict[str, int]:
     """The counts when nothing is under way any more."""
-
-    def threads() -> set[str]:
-        mine = set(threading.enumerate()) - _OLDER_THREADS
-        return {one.name for one in mine if one.name.startswith("asynchost-")}
-
     # Threads that have nothing to do end after some seconds.
-    await eventually(lambda: not threads() and proxy.open_flows == CONNECTIONS, 30.0)
+    await eventually(lambda: not threads_of_ours() and proxy.open_flows == CONNECTIONS, 30.0)
     assert monitor.status.fresh
     return counted()
 
@@ -141,6 +148,29 @@ async def test_reconnects_leave_nothing_behind(
             assert monitor.usage.running_vms == 5
         del monitor
     gc.collect()
+
+
+async def test_a_daemon_that_says_nothing_does_not_gather_threads(
+    private_libvirtd: Callable[..., PrivateLibvirtd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes connections and never answers: no attempt is begun that would hang like the last."""
+    monkeypatch.setattr(connection_module, "_CLOSE_DEADLINE_SECONDS", 0.05)
+    daemon = private_libvirtd()
+    settings = replace(SETTINGS, listing_deadline_seconds=0.1, keepalive_interval_seconds=1)
+    with daemon.connection("test") as connection:
+        async with HostMonitor(daemon.uri("test"), settings=settings) as monitor:
+            daemon.pause()
+            try:
+                await eventually(lambda: not monitor.status.fresh, 20.0)
+                stale_for = lambda: monitor.status.stale_seconds or 0.0  # noqa: E731
+                await eventually(lambda: stale_for() > STOPPED_SECONDS, 30.0)
+                assert len(threads_of_ours()) < MOST_HELD
+            finally:
+                daemon.resume()
+            await eventually(lambda: monitor.status.fresh, 20.0)
+            await asyncio.to_thread(guests.start, connection, guests.guest_xml("g", kind="test"))
+            await eventually(lambda: monitor.usage.running_vms == 2)
+    await eventually(lambda: not threads_of_ours())
 
 
 async def test_a_thousand_transient_domains_leave_nothing_behind(
