@@ -79,6 +79,10 @@ class Agenda:
                 self._looks = [(when, one) for one, when in self._look_at.items()]
                 heapq.heapify(self._looks)
 
+    def looks_at(self, uuid: str) -> bool:
+        """Whether a time is planned at which the domain is to be read."""
+        return uuid in self._look_at
+
     @property
     def next_look(self) -> float | None:
         """When :meth:`wake` has something to do; None when nothing is planned."""

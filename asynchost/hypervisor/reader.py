@@ -199,10 +199,13 @@ class Reader:
             uuid, mark = taken
             # libvirt's objects belong to the connection that they came through.
             home, domain = self._domains.pop(uuid, (lane, None))
-            if mark.cause is Cause.LOOK_AGAIN:
-                kept = self._to_look_at.pop(uuid, None)
+            kept = self._to_look_at.get(uuid)
+            if kept is not None:
                 if domain is None:
                     home, domain = self._lanes.events, kept
+                # Not only by the look itself, which may have become one with an event's read.
+                if not self._agenda.looks_at(uuid):
+                    self._spent.append(self._to_look_at.pop(uuid))
             if self._look_up and domain is not None:
                 self._spent.append(domain)
                 domain = None

@@ -195,6 +195,7 @@ async def test_a_thousand_transient_domains_leave_nothing_behind(
         assert list(monitor._state.known_uuids()) == []
         assert monitor.status.unreadable == {}
         assert reader._domains == {}
+        assert reader._to_look_at == {}
         assert not reader.stuck
         assert not reader._migrating
         assert not reader._failures

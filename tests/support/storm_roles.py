@@ -215,7 +215,8 @@ class Watcher:
             if reader is None:
                 return 0
             planned = reader._agenda.next_look is not None
-            return len(reader._agenda) + len(reader._domains) + planned
+            kept = len(reader._domains) + len(reader._to_look_at)
+            return len(reader._agenda) + kept + planned
 
         await until(lambda: waiting() == 0)
         left = waiting()

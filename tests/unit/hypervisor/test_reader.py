@@ -248,6 +248,20 @@ async def test_an_event_that_comes_before_its_number_is_looked_at_again(
     assert domain.reads == 2
 
 
+async def test_an_object_kept_for_a_second_look_goes_with_it(
+    reader: Reader, sink: Sink, gated: Gated
+) -> None:
+    """Also where the look became one with the read for another event: it pins its connection."""
+    domain = gated("a")
+    happens(reader, event(domain, look_again=True))
+    await eventually(lambda: reader._agenda.next_look is None, describe="due during the read")
+    happens(reader, event(domain))
+    domain.gate.set()
+    await reader.settle()
+    assert [mark.cause for mark in sink.marks] == [Cause.EVENT, Cause.EVENT]
+    assert reader._to_look_at == {}
+
+
 async def test_a_migrating_domains_reason_is_asked_until_it_is_over(
     reader: Reader, sink: Sink
 ) -> None:
