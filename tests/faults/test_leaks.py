@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,11 +23,14 @@ from asynchost.backoff import Backoff
 from asynchost.hypervisor import connection as connection_module
 from asynchost.hypervisor import source
 from asynchost.hypervisor.event_loop import EVENT_LOOP
+from tests.faults.scenes import FAULTS, scene
 from tests.support import guests
 from tests.support.libvirtd import PrivateLibvirtd
+from tests.support.mariadb import Database
 from tests.support.proxy import Proxy
 from tests.support.recount import Totals, recount_over
 from tests.support.waiting import eventually
+from tests.support.workload import Workload
 
 RECONNECTS = int(os.environ.get("ASYNCHOST_TEST_RECONNECTS", "100"))
 WARM_UP = 10
@@ -173,18 +177,19 @@ async def test_a_daemon_that_says_nothing_does_not_gather_threads(
     await eventually(lambda: not threads_of_ours())
 
 
+def come_and_go(connection: libvirt.virConnect) -> None:
+    """A thousand transient domains, one after another."""
+    for number in range(TRANSIENT_DOMAINS):
+        xml = guests.guest_xml(f"transient-{number}", vcpus=1 + number % 4, kind="test")
+        connection.createXML(xml).destroy()
+
+
 async def test_a_thousand_transient_domains_leave_nothing_behind(
     libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect
 ) -> None:
     """Each is created and destroyed; then nothing is known of any of them, nothing planned."""
-
-    def come_and_go() -> None:
-        for number in range(TRANSIENT_DOMAINS):
-            xml = guests.guest_xml(f"transient-{number}", vcpus=1 + number % 4, kind="test")
-            test_connection.createXML(xml).destroy()
-
     async with HostMonitor(libvirtd.uri("test"), settings=SETTINGS) as monitor:
-        await asyncio.to_thread(come_and_go)
+        await asyncio.to_thread(come_and_go, test_connection)
         reader = monitor._source._reader
         assert reader is not None
         await eventually(lambda: monitor.status.events >= 2 * TRANSIENT_DOMAINS)
@@ -252,3 +257,47 @@ async def test_a_uuid_reused_while_its_event_waits_counts_as_the_new_domain(
         assert (usage.memory_mb_used, usage.running_vms) == (29, 1)
         assert monitor.status.unreadable == {}
         assert await monitor.audit() == []
+
+
+def pass_a_uuid_on(connection: libvirt.virConnect) -> None:
+    """Ever another domain under one UUID, most of them gone before they can be read."""
+    uuid = guests.new_uuid()
+    for number in range(1, 200):
+        xml = guests.guest_xml(
+            f"heir-{number}", uuid, vcpus=number % 7 + 1, memory_kib=number * 1024, kind="test"
+        )
+        guest = guests.start(connection, xml, persistent=number % 2 == 0)
+        if number < 199:
+            guest.destroy()
+            if number % 2 == 0:
+                guest.undefine()
+
+
+@pytest.mark.parametrize("fault", [come_and_go, pass_a_uuid_on])
+async def test_domains_that_are_gone_before_their_read_under_a_workload(
+    private_libvirtd: Callable[..., PrivateLibvirtd],
+    database: Database,
+    seed: int,
+    fault: Callable[[libvirt.virConnect], None],
+) -> None:
+    """Beside other domains that change: nothing is left of them, and the row is true."""
+    daemon = private_libvirtd()
+    workload = Workload(daemon, seed, kind="test", guest_count=20)
+    uri = daemon.uri("test")
+    with daemon.connection("test") as connection:
+        async with scene(daemon, database, workload, FAULTS, uri=uri) as here:
+            # In turn: on the loop, so that no read can begin meanwhile, and beside it.
+            fault(connection)
+            await asyncio.to_thread(fault_again, fault, connection)
+            assert here.monitor.status.unreadable == {}
+            await here.acted(20)
+        assert here.monitor.status.generation == 1
+
+
+def fault_again(
+    fault: Callable[[libvirt.virConnect], None], connection: libvirt.virConnect
+) -> None:
+    """The same once more, where the first time left something."""
+    with suppress(libvirt.libvirtError):
+        connection.lookupByName("heir-199").destroy()
+    fault(connection)

@@ -17,11 +17,14 @@ import pytest
 from asynchost import Cause, Change, HostMonitor, MonitorSettings
 from asynchost.backoff import Backoff
 from asynchost.hypervisor import source
+from tests.faults.scenes import FAULTS, scene
 from tests.support import guests
 from tests.support.libvirtd import PrivateLibvirtd
+from tests.support.mariadb import Database
 from tests.support.proxy import Proxy
 from tests.support.recount import Totals, recount_over
 from tests.support.waiting import eventually
+from tests.support.workload import Workload
 
 KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_COUNT = 1, 2
 NOTICED_WITHIN_SECONDS = KEEPALIVE_INTERVAL_SECONDS * (KEEPALIVE_COUNT + 1)
@@ -247,3 +250,65 @@ async def test_a_connection_that_breaks_at_any_byte_of_its_beginning_is_made_ane
         assert monitor.status.missing_events == (), "a loss is no lack"
     finally:
         await monitor.aclose()
+
+
+@pytest.mark.parametrize(
+    "how", [Proxy.reset, Proxy.cut, Proxy.silence], ids=["reset", "closed", "half-open"]
+)
+async def test_a_connection_that_breaks_under_a_workload(
+    private_libvirtd: Callable[..., PrivateLibvirtd],
+    database: Database,
+    seed: int,
+    how: Callable[[Proxy], None],
+) -> None:
+    """QEMU guests change before, meanwhile and afterwards; totals and row are frozen, then true."""
+    daemon = private_libvirtd(listen_tcp=True)
+    with Proxy(daemon.tcp_port) as proxy:
+        uri = daemon.tcp_uri(port=proxy.port)
+        async with scene(daemon, database, Workload(daemon, seed), uri=uri) as here:
+            await here.acted(4)
+            proxy.hold()
+            how(proxy)
+            frozen = await here.stale()
+            await here.acted(4)
+            await here.stays_frozen(frozen)
+            proxy.release()
+            await here.fresh()
+            assert here.monitor.status.generation >= 2
+            await here.acted(4)
+
+
+def slow(proxy: Proxy) -> None:
+    """A hundred milliseconds there and back."""
+    proxy.delay_seconds = 0.05
+
+
+def torn(proxy: Proxy) -> None:
+    """A few bytes at a time."""
+    proxy.piece_bytes = 5
+
+
+def jammed(proxy: Proxy) -> None:
+    """Nothing comes through for a moment that is shorter than keepalive."""
+    proxy.hold()
+
+
+@pytest.mark.parametrize("how", [slow, torn, jammed])
+async def test_bytes_that_come_late_under_a_workload(
+    private_libvirtd: Callable[..., PrivateLibvirtd],
+    database: Database,
+    seed: int,
+    how: Callable[[Proxy], None],
+) -> None:
+    """Everything takes longer, over the one connection, and ends true."""
+    daemon = private_libvirtd(listen_tcp=True)
+    settings = replace(FAULTS, call_deadline_seconds=5.0, keepalive_interval_seconds=10)
+    with Proxy(daemon.tcp_port) as proxy:
+        uri = daemon.tcp_uri(port=proxy.port)
+        async with scene(daemon, database, Workload(daemon, seed), settings, uri=uri) as here:
+            how(proxy)
+            await here.acted(8)
+            proxy.release()
+            assert here.monitor.status.fresh
+            await here.acted(2)
+        assert here.monitor.status.generation == 1
