@@ -17,6 +17,7 @@ Memory: one record per handle and timer that libvirt has; a connection has one o
 """
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -355,7 +356,9 @@ class LibvirtEventLoop:
     def _change(self, item: _Handle | _Timer) -> None:
         server = item.server
         if server is None:
-            if item.removed:
+            # No thread can be started any more while the interpreter goes down: waiting for it
+            # would be for ever. What is not freed then goes with the process.
+            if item.removed and not sys.is_finalizing():
                 # Nobody serves it, so nobody else would let go of what libvirt waits to have
                 # freed. In a thread of its own: whoever removes holds libvirt's locks, and
                 # freeing takes them.

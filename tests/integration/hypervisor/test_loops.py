@@ -245,6 +245,31 @@ def test_a_program_that_asks_once_says_nothing_but_its_answer(
     assert (done.returncode, done.stdout, complaints) == (0, "1\n", [])
 
 
+LEAVES_ITS_OWN_OPEN = """
+import asyncio, sys
+import libvirt
+import asynchost
+
+async def main():
+    global connection, domain
+    async with asynchost.HostMonitor(sys.argv[1]) as monitor:
+        connection = await asyncio.to_thread(libvirt.open, sys.argv[1])
+        (domain,) = await asyncio.to_thread(connection.listAllDomains)
+        print(monitor.usage.running_vms)
+
+asyncio.run(main())
+"""
+
+
+def test_a_program_that_leaves_a_connection_of_its_own_open_ends(
+    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect
+) -> None:
+    """libvirt lets go of it while the interpreter goes down, when no thread can be started."""
+    guests.start(test_connection, guests.guest_xml("g", kind="test"))
+    done = python(LEAVES_ITS_OWN_OPEN, libvirtd.uri("test"))
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
 WRITES_ONCE = """
 import asyncio, sys
 import asynchost
