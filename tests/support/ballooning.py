@@ -1,9 +1,10 @@
-"""A guest whose whole system is 66 bytes: a driver for its memory balloon.
+"""A guest whose whole system is 94 bytes: a driver for its memory balloon and memory modules.
 
 BALLOON_CHANGE comes only when a guest's own driver hands memory back, and a Linux kernel for that
 is tens of megabytes and seconds of emulation away. This one is a boot sector. It finds the
 balloon among the PCI devices, then copies the number of pages that the host asks for into the
-number of pages that it gave, and sleeps until the next clock tick: eighteen times a second.
+number of pages that it gave, lets go of each memory module that the host wants back, and sleeps
+until the next clock tick: eighteen times a second.
 """
 
 import xml.etree.ElementTree as ET
@@ -34,12 +35,26 @@ from tests.support import guests
 #           in   eax, dx
 #           lea  dx, [bx + 0x18]         # actual: what the guest has given back
 #           out  dx, eax
+#           mov  ecx, 63                 # ACPI memory hotplug, its slots
+#   slot:   mov  dx, 0xa00               # which one
+#           mov  eax, ecx
+#           out  dx, eax
+#           mov  dl, 0x14                # is it to be taken out?
+#           in   al, dx
+#           and  al, 4
+#           jz   stays
+#           out  dx, al                  # understood
+#           mov  al, 8                   # eject it
+#           out  dx, al
+#   stays:  dec  cx
+#           jns  slot
 #           sti
 #           hlt
 #           jmp  again
 _DRIVER = bytes.fromhex(
     "66bb000000806689d8baf80c66efb2fc66ed663df41a021074096681c300080000ebe3"
-    "67668d4310b2f866efb2fc66ed24fc66938d571466ed8d571866effbf4ebf2"
+    "67668d4310b2f866efb2fc66ed24fc66938d571466ed8d571866ef66b93f000000ba00"
+    "0a6689c866efb214ec24047404eeb008ee4979eafbf4ebd6"
 )
 _SECTOR_BYTES = 512
 _BOOT_SIGNATURE = b"\x55\xaa"
@@ -62,17 +77,24 @@ def balloon_guest_xml(
     max_memory_kib: int | None = None,
     *,
     memory_slots: int = 0,
+    emulator: str = guests.QEMU,
 ) -> str:
     """The XML of a QEMU guest with a balloon and the driver for it.
 
     It gives back what ``max_memory_kib`` exceeds ``memory_kib`` by within a tenth of a second of
     running, and follows ``setMemory``. With ``memory_slots`` it takes :func:`dimm_xml` while it
-    runs, as many as there are slots.
+    runs, as many as there are slots, and gives them back.
     """
     maximum_kib = max_memory_kib or memory_kib
     domain = ET.fromstring(
         guests.guest_xml(
-            name, uuid, vcpus, max_vcpus, memory_kib=memory_kib, max_memory_kib=maximum_kib
+            name,
+            uuid,
+            vcpus,
+            max_vcpus,
+            memory_kib=memory_kib,
+            max_memory_kib=maximum_kib,
+            emulator=emulator,
         )
     )
     devices = domain.find("devices")

@@ -13,6 +13,8 @@ import libvirt
 
 Kind = Literal["qemu", "test", "lxc"]
 
+QEMU = "/usr/bin/qemu-system-x86_64"
+
 QEMU_GUEST_KIB = 16 * 1024
 """The default memory of a guest: with no disk and no system, 10-18 MiB of the machine each."""
 
@@ -51,7 +53,7 @@ def guest_xml(
     memory_kib: int = QEMU_GUEST_KIB,
     kind: Kind = "qemu",
     *,
-    emulator: str = "/usr/bin/qemu-system-x86_64",
+    emulator: str = QEMU,
     max_memory_kib: int | None = None,
 ) -> str:
     """The XML of a guest without a disk, emulated (TCG), so that it starts on any machine.
