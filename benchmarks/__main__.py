@@ -12,7 +12,7 @@ from typing import Any
 
 import libvirt
 
-from benchmarks import bindings, events, idle, latency, resync, row, storm, writer
+from benchmarks import bindings, events, idle, latency, reads, resync, row, storm, writer
 from benchmarks.report import Result
 from tests.support.libvirtd import silence_libvirt, why_unavailable
 
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "latency": latency.run,
     "row": row.run,
     "bindings": bindings.run,
+    "reads": reads.run,
     "resync": resync.run,
     "idle": idle.run,
     "storm": storm.run,
