@@ -4,6 +4,7 @@ Made by a ``qemu`` hook that waits until it is told to go on.
 """
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -181,13 +182,14 @@ async def test_an_audit_goes_on_with_those_that_answer(private_libvirtd: Make) -
         del beside
 
 
+@pytest.mark.parametrize("count", [1, 5])
 async def test_a_reconnect_with_a_locked_domain_stays_stale_and_names_it(
-    private_libvirtd: Make, database: Database, seed: int, tmp_path: Path
+    private_libvirtd: Make, database: Database, seed: int, tmp_path: Path, count: int
 ) -> None:
     """No listing comes back; the old ledger tells whom to ask, and who does not answer."""
     daemon = private_libvirtd(hooks=True)
     with (
-        held_guests(daemon, 1) as held,
+        held_guests(daemon, count) as held,
         locking(daemon, held.names, "release") as lock,
         Proxy(daemon.socket_path, tmp_path / "s") as proxy,
     ):
@@ -245,3 +247,55 @@ async def test_a_first_connection_with_a_locked_domain_waits_for_it(
                 assert totals_of(late.usage).running_vms >= 1
             finally:
                 await late.aclose()
+
+
+_ENDS = """
+import asyncio, sys
+from asynchost import HostMonitor
+from tests.faults.test_locked_domains import SETTINGS
+from tests.support.waiting import eventually
+
+async def main():
+    monitor = HostMonitor(sys.argv[1], settings=SETTINGS)
+    await monitor.start()
+    await monitor.ready()
+    print("ready", flush=True)
+    await eventually(lambda: monitor.snapshot().stuck, 20.0)
+    if sys.argv[2] == "well":
+        await monitor.aclose()
+    print("stuck", flush=True)
+
+if sys.argv[2] == "abruptly":
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
+else:
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("how", ["well", "by cancelling", "abruptly"])
+async def test_a_process_ends_though_a_read_hangs(private_libvirtd: Make, how: str) -> None:
+    """Whether it leaves the monitor, has it cancelled, or closes its loop and goes."""
+    daemon = private_libvirtd(hooks=True)
+    with held_guests(daemon, 1) as held, locking(daemon, held.names, "release") as lock:
+        await asyncio.to_thread(held.start)
+        program = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-W", "ignore", "-c", _ENDS, daemon.uri(), how),
+            stdout=asyncio.subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+        )
+        assert program.stdout is not None
+        try:
+            async with asyncio.timeout(60):
+                assert await program.stdout.readline() == b"ready\n"
+                await held.end_up_locked(lock)
+                assert await program.stdout.readline() == b"stuck\n"
+            async with asyncio.timeout(RECOVERY_SECONDS):
+                assert await program.wait() == 0
+            assert lock.waiting() == set(held.names), "still locked"
+        finally:
+            if program.returncode is None:
+                program.kill()
+                await program.wait()
+            await held.go_on(lock)
