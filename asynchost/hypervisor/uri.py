@@ -1,7 +1,7 @@
 """What can be told from a libvirt connection URI without opening it. Pure text."""
 
 from typing import Final
-from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from asynchost.errors import HypervisorRefusedError
 
@@ -76,5 +76,6 @@ def unattended(uri: str) -> str:
     )
     if not asked:
         return uri
-    query = f"{parts.query}&no_tty=1" if parts.query else "no_tty=1"
-    return urlunsplit(parts._replace(query=query))
+    # Not put together anew: without a host that would lose the slashes.
+    address, _, _ = uri.partition("#")
+    return f"{address.rstrip('?')}{'&' if parts.query else '?'}no_tty=1"

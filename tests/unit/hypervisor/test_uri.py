@@ -93,6 +93,7 @@ def test_a_uri_that_means_the_same_to_every_user(uri: str, same: bool) -> None:
     ("uri", "expected"),
     [
         ("qemu+ssh://node-1/system", "qemu+ssh://node-1/system?no_tty=1"),
+        ("qemu+ssh:///system?", "qemu+ssh:///system?no_tty=1"),
         (
             "qemu+ssh://root@node-1:22/system?keyfile=/etc/key",
             "qemu+ssh://root@node-1:22/system?keyfile=/etc/key&no_tty=1",
