@@ -16,6 +16,7 @@ import libvirt
 import pytest
 
 from asynchost import Cause, Drift, HostMonitor, MonitorSettings
+from asynchost.hypervisor import source
 from tests.faults.scenes import EVENTS_ONLY, RECOVERY_SECONDS, scene
 from tests.integration.pipeline import monitor_agrees, totals_of
 from tests.support import guests
@@ -134,6 +135,35 @@ async def test_a_start_that_fails_late(
                     change = await anext(changes)
             assert (change.cause, change.delta.running_vms) == (found_by, -1)
             assert monitor.status.events == 0
+    finally:
+        fails.touch()
+        with pytest.raises(libvirt.libvirtError):
+            await attempt
+
+
+async def test_a_start_that_takes_for_ever_is_not_looked_at_for_ever(
+    libvirtd: PrivateLibvirtd,
+    qemu_connection: libvirt.virConnect,
+    pytestconfig: pytest.Config,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a time (a minute, but here a second) it is the audit's, like everything else."""
+    monkeypatch.setattr(source, "_STARTING_UP_SECONDS", 1.0)
+    emulator = late_failing_emulator(pytestconfig)
+    fails = emulator.with_name(f"{emulator.name}-fails")
+    fails.unlink(missing_ok=True)
+    attempt = asyncio.create_task(asyncio.to_thread(start_doomed, libvirtd, str(emulator)))
+    try:
+        await truth_is(qemu_connection, Totals(1, 16, 1, 1))
+        async with HostMonitor(libvirtd.uri(), settings=EVENTS_ONLY) as monitor:
+            reader = monitor._source._reader
+            assert reader is not None
+            await eventually(lambda: reader._agenda.next_look is None and not len(reader._agenda))
+            assert reader.reads >= 1 + 2, "at each look until then"
+            assert not attempt.done()
+            fails.touch()
+            await truth_is(qemu_connection, Totals(0, 0, 0, 0))
+            await stays_wrong_until_an_audit(monitor, Totals(1, 16, 1, 1), "active")
     finally:
         fails.touch()
         with pytest.raises(libvirt.libvirtError):
