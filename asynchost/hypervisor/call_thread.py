@@ -26,6 +26,17 @@ T = TypeVar("T")
 _IDLE_SECONDS: Final = 3.0
 
 
+STANDSTILL_SECONDS: Final = 0.5
+
+
+def stood_still(late_seconds: float) -> bool:
+    """Whether a timer that fired so late says that the loop, or the whole process, was stopped.
+
+    Deadlines have then passed without anything being slow: what was under way gets another chance.
+    """
+    return late_seconds > STANDSTILL_SECONDS
+
+
 class ThreadClosedError(RuntimeError):
     """The call was not made: its thread takes no more."""
 
@@ -149,12 +160,21 @@ class CallThread:
 
         call = Call(run, on_done, dispose=dispose, must_run=must_run)
         self.submit(call)
+        due = self._loop.time() + deadline_seconds
         try:
-            async with asyncio.timeout(deadline_seconds):
-                await future
+            await asyncio.wait([future], timeout=deadline_seconds)
+            if not future.done() and stood_still(self._loop.time() - due):
+                await asyncio.wait([future], timeout=STANDSTILL_SECONDS)
         except BaseException:
+            if not future.cancel():  # so that it is told nothing any more
+                future.exception()  # it was told, and nobody will ask
             self.abandon(call)
             raise
+        if not future.done():
+            future.cancel()
+            self.abandon(call)
+            raise TimeoutError
+        future.result()
         # Taken out of the call: a traceback may keep the frames that know it alive for long.
         result: T = call.result
         call.result = None

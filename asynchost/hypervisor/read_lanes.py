@@ -36,6 +36,8 @@ class Lane:
         self.batches: set[Batch] = set()
         self._calls: set[Call] = set()
         self._late_seconds = 0.0
+        self.counted_from = float("-inf")
+        """Before this the process stood still: no read is late for it."""
 
     @property
     def held(self) -> bool:
@@ -74,6 +76,7 @@ class Lane:
         for batch in self.batches:
             if batch.current is not None:
                 uuid, since = batch.current
+                since = max(since, self.counted_from)
                 if now - since >= PATIENCE_SECONDS:
                     self._late_seconds = now - since
                     return batch, uuid, now - since

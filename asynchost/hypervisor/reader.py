@@ -18,7 +18,7 @@ from asynchost.accounting import RUNNING_POSTCOPY
 from asynchost.agenda import Agenda, Mark
 from asynchost.errors import HypervisorUnavailableError
 from asynchost.hypervisor.batch import Batch, Read, Result
-from asynchost.hypervisor.call_thread import Call
+from asynchost.hypervisor.call_thread import Call, stood_still
 from asynchost.hypervisor.connection import Connection
 from asynchost.hypervisor.domain_events import DomainEvent
 from asynchost.hypervisor.read_lanes import PATIENCE_SECONDS, Lane, ReadLanes
@@ -81,6 +81,7 @@ class Reader:
         self._waiters: list[_Waiter] = []
         self._pump_scheduled = False
         self._tick: asyncio.TimerHandle | None = None
+        self._tick_due = 0.0
         self._look: asyncio.TimerHandle | None = None
         self._closed = False
         self.stuck: set[str] = set()
@@ -177,7 +178,8 @@ class Reader:
         lacking = [background for background in (False, True) if not self._hand_out(background)]
         waits = self._agenda.in_flight > len(self.stuck) or lacking
         if waits and self._tick is None:
-            self._tick = self._loop.call_later(PATIENCE_SECONDS, self._look_for_late)
+            self._tick_due = self._loop.time() + PATIENCE_SECONDS
+            self._tick = self._loop.call_at(self._tick_due, self._look_for_late)
 
     def _hand_out(self, background: bool) -> bool:
         """Hand marked domains to free lanes; False when one is lacking."""
@@ -293,7 +295,10 @@ class Reader:
     def _look_for_late(self) -> None:
         self._tick = None
         now = monotonic()
+        standstill = stood_still(self._loop.time() - self._tick_due)
         for lane in list(self._lanes):
+            if standstill:
+                lane.counted_from = now
             late = lane.late(now)
             if late is None:
                 continue

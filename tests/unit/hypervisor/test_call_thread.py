@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -132,6 +133,19 @@ async def test_a_call_that_outlives_its_deadline_is_abandoned(
     assert (abandoned(thread), len(thread.in_flight)) == (1, 1)
     call.opened.set()
     await eventually_equal(lambda: (abandoned(thread), len(thread.in_flight)), (0, 0))
+
+
+async def test_a_loop_that_stood_still_gives_up_no_call(thread: CallThread, gate: MakeGate) -> None:
+    """Its deadline passed meanwhile: an answer that is there counts, one that is due may come."""
+    held = gate()
+    answered = asyncio.create_task(thread.call(lambda: "there", 0.1))
+    due = asyncio.create_task(thread.call(held, 0.1))
+    await asyncio.sleep(0)
+    time.sleep(1.0)  # noqa: ASYNC251 - the fault under test
+    threading.Timer(0.1, held.opened.set).start()
+    assert await answered == "there"
+    await due
+    assert abandoned(thread) == 0
 
 
 async def test_a_cancelled_call_is_abandoned(thread: CallThread, gate: MakeGate) -> None:

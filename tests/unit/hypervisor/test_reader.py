@@ -1,6 +1,7 @@
 """The reader: what an event marked first, one read at a time per domain, and stuck ones apart."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
@@ -207,6 +208,21 @@ async def test_a_stuck_domain_is_told_and_is_not_waited_for(
     stuck.gate.set()
     await eventually_equal(lambda: sink.told[1:], 2 * [("observed", "stuck")])
     assert reader.stuck == set()
+
+
+async def test_a_process_that_stood_still_calls_no_domain_stuck(
+    reader: Reader, sink: Sink, gated: Gated
+) -> None:
+    """The deadline has passed, and nothing was slow but the process itself."""
+    domain = gated("a")
+    happens(reader, event(domain))
+    await eventually(domain.entered.is_set)
+    time.sleep(3 * SETTINGS.call_deadline_seconds)  # noqa: ASYNC251 - the fault under test
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    domain.gate.set()
+    await reader.settle()
+    assert sink.told == [("observed", "a")]
 
 
 async def test_other_domains_are_read_through_a_spare_connection(
