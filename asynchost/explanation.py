@@ -71,14 +71,21 @@ def explain(
 ) -> Explanation:
     """Account for every domain. What has a record counts by it, whatever ``others`` say."""
     accounts = [
-        _account(accounting, record.observation, now - record.read_at, record.mark, unreadable)
+        _account(
+            accounting,
+            record.observation,
+            now - record.read_at,
+            record.mark,
+            unreadable.get(record.observation.uuid),
+        )
         for record in ledger.records()
     ]
     known = set(ledger.uuids)
     for observation in others.observations:
         if observation.uuid not in known:
             known.add(observation.uuid)
-            accounts.append(_account(accounting, observation, 0.0, None, unreadable))
+            # Read just now: whatever was in the way of an earlier read is over.
+            accounts.append(_account(accounting, observation, 0.0, None, None))
     accounts += [
         DomainAccount(
             uuid, None, None, 0, 0, Usage(), "not counted: never read", None, None, "", reason
@@ -95,7 +102,7 @@ def _account(
     observation: Observation,
     age_seconds: float,
     mark: Mark | None,
-    unreadable: Mapping[str, str],
+    unreadable: str | None,
 ) -> DomainAccount:
     cost, rule = accounting.cost(observation), accounting.rule(observation)
     if mark is None and cost != Usage():
@@ -112,5 +119,5 @@ def _account(
         read_seconds_ago=age_seconds,
         cause=None if mark is None else mark.cause,
         detail="" if mark is None else mark.detail,
-        unreadable=unreadable.get(observation.uuid),
+        unreadable=unreadable,
     )

@@ -4,6 +4,7 @@ Memory: at most ``limit`` items per subscription.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Generic, Self, TypeVar
@@ -16,7 +17,7 @@ T = TypeVar("T")
 DEFAULT_LIMIT: Final = 1000
 
 
-class Stream(Generic[T]):
+class Stream(ABC, Generic[T]):
     """An asynchronous iterator over what is pushed, from its creation on.
 
     Iteration ends when the monitor closes, or after :meth:`close`. One task may iterate.
@@ -53,9 +54,9 @@ class Stream(Generic[T]):
         self._backlog.append(item)
         self._wake()
 
+    @abstractmethod
     def _make_room(self, item: T) -> T:
         """Take something out of a full backlog; returns what to put in, with ``item`` in it."""
-        raise NotImplementedError
 
     def end(self) -> None:
         """Nothing will come any more; the backlog can still be read. For the monitor."""

@@ -261,6 +261,22 @@ def test_looks_that_were_all_due_are_one() -> None:
     assert agenda.next_look is None
 
 
+def test_looks_brought_forward_again_and_again_take_no_more_room() -> None:
+    """A look that another one replaced is void; those are cleared away, and no look with them."""
+    agenda = Agenda()
+    agenda.look_again(B, 0.5)
+    for step in range(10_000):
+        agenda.look_again(A, 20_000.0 - step)
+    # Nothing but the number of its entries shows it.
+    assert len(agenda._looks) < 100
+    agenda.wake(1.0)
+    assert agenda.take(background=False) == (B, LOOK)
+    assert agenda.next_look == 10_001.0
+    agenda.wake(10_001.0)
+    assert agenda.take(background=False) == (A, LOOK)
+    assert agenda.next_look == 20_000.0
+
+
 def test_looks_are_woken_in_the_order_of_their_times() -> None:
     """The one that waits longest is read first."""
     agenda = Agenda()

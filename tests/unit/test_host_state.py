@@ -11,6 +11,7 @@ from structlog.testing import LogCapture
 from asynchost.accounting import PAUSED_STARTING_UP
 from asynchost.agenda import Mark
 from asynchost.errors import HypervisorUnavailableError, NotReadyError
+from asynchost.explanation import Survey
 from asynchost.host_state import HostState
 from asynchost.model import (
     Cause,
@@ -327,6 +328,33 @@ def test_a_resync_says_anew_which_domains_are_unreadable(ready: Watched) -> None
     assert ready.state.usage == Usage(1, 1024, 1)
     ready.state.resynced([], frozenset())
     assert ready.state.status().unreadable == {}
+
+
+# -- explanations ---------------------------------------------------------------------------------
+
+
+def test_an_explanation_has_records_reasons_and_the_rest(ready: Watched) -> None:
+    """All that is known of the host comes together, at the age that it has now."""
+    ready.state.unreadable(A, "timed out", stuck=True)
+    ready.now += 7.0
+    off = observed(B, state=DomainState.SHUTOFF)
+    explanation = ready.state.explain(Survey((off,), incomplete="not connected"))
+    assert explanation.usage == ready.state.usage
+    assert explanation.incomplete == "not connected"
+    assert [
+        (one.uuid, one.cause, one.read_seconds_ago, one.unreadable, one.rule)
+        for one in explanation.domains
+    ] == [
+        (A, Cause.RESYNC, 7.0, "timed out", "counted: active"),
+        (B, None, 0.0, None, "not counted: shut off"),
+    ]
+
+
+def test_there_is_nothing_to_explain_before_the_first_resync(watched: Watched) -> None:
+    """Unknown is never zero, so it is no sum either."""
+    watched.state.connected(1, "QEMU")
+    with pytest.raises(NotReadyError):
+        watched.state.explain(Survey())
 
 
 # -- drift ----------------------------------------------------------------------------------------

@@ -174,6 +174,7 @@ def test_the_ledger_keeps_only_what_costs_something(
         assert record is not None
         assert record.observation.uuid == uuid
         assert record.cost != NOTHING
+    assert list(ledger.records()) == [ledger.record(uuid) for uuid in ledger.uuids]
 
 
 def test_a_ledger_begins_empty() -> None:

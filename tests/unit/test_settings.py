@@ -63,6 +63,13 @@ def test_zero_is_refused_where_it_means_nothing(name: str) -> None:
         MonitorSettings(**{name: 0})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["keepalive_interval_seconds", "keepalive_count"])
+def test_libvirts_own_numbers_are_whole(name: str) -> None:
+    """It takes no fractions, and would only say so once connected."""
+    with pytest.raises(InvalidSettingError, match="give a whole number above 0"):
+        MonitorSettings(**{name: 1.5})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ZERO_IS_NEVER)
 def test_zero_turns_a_repetition_off(name: str) -> None:
     """And what is out of range is told that it may."""

@@ -26,7 +26,7 @@ def test_a_fake_host_is_writable_while_it_is_fresh_and_complete() -> None:
     """Lost and incomplete hosts are not."""
     host = FakeHost("h", name="n")
     snapshot = host.snapshot()
-    assert (snapshot.host, snapshot.name, snapshot.writable) == ("h", "n", True)
+    assert (host.host, snapshot.host, snapshot.name, snapshot.writable) == ("h", "h", "n", True)
     host.lose()
     assert (host.snapshot().writable, host.snapshot().stale_seconds) == (False, 0.0)
     host.find()
