@@ -7,18 +7,20 @@ import pytest
 from hypothesis import given
 
 from asynchost.model import (
-    BYTES_PER_GIB,
     Cause,
     Change,
     DiskUsage,
     DomainState,
+    Drift,
     HostFacts,
     HostSnapshot,
+    MonitorStatus,
     Usage,
     UsageDelta,
 )
 from tests.support.strategies import usages
 
+GIB = 1_073_741_824
 FACTS = HostFacts("node-1", "QEMU", 7_002_022, 8, 16_000, {})
 
 
@@ -73,7 +75,7 @@ def test_cause_reads_as_its_word() -> None:
 
 def test_disk_figures_are_floored_and_agree() -> None:
     """``free_disk_gb`` is the difference of the other two columns, not of the bytes."""
-    disk = DiskUsage(total_bytes=10 * BYTES_PER_GIB - 1, used_bytes=3 * BYTES_PER_GIB - 1)
+    disk = DiskUsage(total_bytes=10 * GIB - 1, used_bytes=3 * GIB - 1)
     assert (disk.local_gb, disk.local_gb_used, disk.free_disk_gb) == (9, 2, 7)
     assert disk.available_least_bytes is None
 
@@ -109,7 +111,20 @@ def test_snapshot_begins_with_nothing_known() -> None:
         None,
         frozenset(),
     )
+    assert (nothing.generation, nothing.fresh, nothing.disk_settled) == (0, False, False)
     assert not nothing.writable
+
+
+def test_a_usage_begins_with_nothing() -> None:
+    """What is not named in a sum or a difference is not in it."""
+    assert Usage() == (0, 0, 0, 0)
+    assert UsageDelta() == (0, 0, 0, 0)
+
+
+def test_a_change_is_one_change_unless_it_says_otherwise() -> None:
+    """Of no one domain and without a word of libvirt's."""
+    change = Change("host", 1, Usage(), Usage(), Cause.RESYNC)
+    assert (change.folded, change.uuid, change.domain_name, change.detail) == (1, None, None, "")
 
 
 @pytest.mark.parametrize(
@@ -119,6 +134,11 @@ def test_snapshot_begins_with_nothing_known() -> None:
         (DiskUsage(1, 1), "used_bytes"),
         (snapshot(), "usage"),
         (Change("host", 1, Usage(), Usage(), Cause.EVENT), "after"),
+        (Drift("host", "uuid", "guest", "vcpus", 1, 2, 3.0, ""), "after"),
+        (
+            MonitorStatus("host", True, True, None, 1, {}, 0, 0, 0, 0, {}, (), ()),
+            "fresh",
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -1,0 +1,88 @@
+"""``./dev``, as somebody with a checkout uses it: what it says where it cannot go on."""
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.service.processes import REPOSITORY, Command, command
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def checkout() -> Iterator[Path]:
+    """A folder with what ``./dev`` looks at first, and no ``.venv`` yet."""
+    # Not pytest's: another user has to be able to read it.
+    with tempfile.TemporaryDirectory(prefix="checkout-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / ".ci").mkdir()
+        for file in ("dev", "pyproject.toml", ".ci/constraints.txt"):
+            shutil.copy(REPOSITORY / file, folder / file)
+        yield folder
+
+
+def mentioned(running: Command, words: str) -> str:
+    """The only line that holds ``words``, without what every line of ``./dev`` begins with."""
+    (line,) = [line for line in running.err if words in line]
+    return line.removeprefix("dev: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [("run", "mariadb-server-core"), ("test", "libvirt-daemon"), ("lint", "libvirt-dev")],
+)
+async def test_who_is_not_root_is_told_what_to_install(
+    checkout: Path, name: str, package: str
+) -> None:
+    """Which packages are missing and the command that installs them, before anything is begun."""
+    if shutil.which("dpkg-query") is None:
+        pytest.skip("not a Debian system")
+    # A list of installed packages with nothing in it.
+    (checkout / "packages").mkdir()
+    (checkout / "packages" / "status").touch()
+    drop = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    arguments = (*(drop if os.geteuid() == 0 else ()), str(checkout / "dev"), name)
+    environment = {"DPKG_ADMINDIR": str(checkout / "packages")}
+    async with command(*arguments, environment=environment) as running:
+        assert await running.ends() == 2
+    missing = mentioned(running, "missing Debian packages: ").partition(": ")[2]
+    assert package in missing.split()
+    assert mentioned(running, "apt-get") == (
+        f"install them with: sudo apt-get install --no-install-recommends {missing}"
+    )
+    assert running.out == []
+    assert not (checkout / ".venv").exists()
+
+
+async def test_an_interrupted_installation_is_not_told_of_as_a_failed_one(checkout: Path) -> None:
+    """Ctrl-C in the first minute: no guess at what went wrong, since nothing did."""
+    python = checkout / "slow-python"
+    # As the real one, but for the step that takes long: that one does not end.
+    python.write_text(
+        f'#!/bin/sh\n[ "$1 $2" = "-m venv" ] && exec sleep 600\nexec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    environment = {"PYTHON": str(python), "TMPDIR": str(checkout)}
+    async with command(str(checkout / "dev"), "run", environment=environment) as running:
+        await running.says("making .venv")
+        running.interrupt_like_a_terminal()
+        assert await running.ends() == 128 + signal.SIGINT
+    assert running.err == [f"dev: making .venv with {python}"]
+    assert list(checkout.glob("tmp.*")) == []
+
+
+async def test_a_python_that_cannot_do_is_refused(checkout: Path) -> None:
+    """By its name, with what would do."""
+    environment = {"PYTHON": "/bin/false"}
+    async with command(str(checkout / "dev"), "run", environment=environment) as running:
+        assert await running.ends() == 2
+    assert mentioned(running, "/bin/false is not a Python 3.11 or newer").endswith(
+        "set PYTHON to one"
+    )
