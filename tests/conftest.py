@@ -2,6 +2,18 @@
 
 import asyncio
 
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says something of the machine and of what else it does, and nothing
+# of the code. What else Hypothesis would do here, such as under continuous integration, stays.
+settings.register_profile(
+    "asynchost",
+    parent=settings.default,
+    deadline=None,
+    suppress_health_check=[*settings.default.suppress_health_check, HealthCheck.too_slow],
+)
+settings.load_profile("asynchost")
+
 
 def pytest_configure() -> None:
     """Say that there is no current event loop.

@@ -34,6 +34,11 @@ def mentioned(running: Command, words: str) -> str:
     return line.removeprefix("dev: ")
 
 
+def logs_in(folder: Path) -> list[Path]:
+    """What ``./dev`` keeps of a command's output, for as long as that command runs."""
+    return list(folder.glob("tmp.*"))
+
+
 @pytest.mark.parametrize(
     ("name", "package"),
     [("run", "mariadb-server-core"), ("test", "libvirt-daemon"), ("lint", "libvirt-dev")],
@@ -75,7 +80,7 @@ async def test_an_interrupted_installation_is_not_told_of_as_a_failed_one(checko
         running.interrupt_like_a_terminal()
         assert await running.ends() == 128 + signal.SIGINT
     assert running.err == [f"dev: making .venv with {python}"]
-    assert list(checkout.glob("tmp.*")) == []
+    assert logs_in(checkout) == []
 
 
 async def test_a_python_that_cannot_do_is_refused(checkout: Path) -> None:

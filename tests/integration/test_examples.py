@@ -5,13 +5,14 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import libvirt
 import pytest
 
 from asynchost.database.inspection import apply_schema
 from asynchost.database.private_server import PrivateMariaDB
-from tests.integration.service.processes import Command, command
+from tests.integration.service.processes import REPOSITORY, Command, command
 from tests.integration.service.rows import Database
 from tests.support import guests
 from tests.support.libvirtd import PrivateLibvirtd
@@ -37,6 +38,27 @@ async def ends_cleanly(running: Command, number: signal.Signals) -> None:
 def complaints(running: Command) -> list[str]:
     """What went to standard error, but for what depends on the machine: its image folder."""
     return [line for line in running.err if "disk not known" not in line]
+
+
+async def test_the_readme(
+    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect, tmp_path: Path
+) -> None:
+    """Its first program says what is used, and then each change; only the host is another one."""
+    text = (REPOSITORY / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    assert text.count("qemu:///system") == 1
+    program = tmp_path / "program.py"
+    program.write_text(text.replace("qemu:///system", libvirtd.uri("test")))
+    async with command(sys.executable, "-u", "-W", "error", str(program)) as running:
+        assert "vcpus_used=0" in await running.says("Usage(")
+        await asyncio.to_thread(guests.start, test_connection, GUEST)
+        line = await running.says("UsageDelta(")
+        # Which of a start's events it is read for first, is a matter of moments.
+        assert line.startswith("'one' lifecycle ")
+        assert "vcpus_used=3, memory_kib_used=65536, running_vms=1" in line
+        # It takes no signal over; asyncio ends it in order all the same.
+        running.send(signal.SIGINT)
+        assert await running.ends() != 0
+    assert complaints(running)[-1:] == ["KeyboardInterrupt"]
 
 
 async def test_print_changes(

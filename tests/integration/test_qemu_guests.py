@@ -7,9 +7,10 @@ look-again after some of them, did it all.
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import libvirt
 import pytest
@@ -26,12 +27,20 @@ EMPTY = Totals(0, 0, 0, 0)
 RESIDENT = Totals(1, 16, 1, 0)
 """What the guest adds that every test has beside the one it acts on."""
 
-# A guest that sleeps two seconds and then cannot be: libvirt asks the real program first what
-# it can do.
+# A guest that cannot be, which shows once a file is named after it, or after a minute: libvirt
+# asks the real program first what it can do.
 _LATE_FAILURE = """\
 #!/bin/sh
 case "$*" in
-*guest=*) sleep 2; exit 1 ;;
+*guest=*)
+    guest=${*#*guest=}
+    tries=0
+    while [ ! -e "$0.${guest%%,*}" ] && [ $tries -lt 600 ]; do
+        tries=$((tries + 1))
+        sleep 0.1
+    done
+    exit 1
+    ;;
 esac
 exec /usr/bin/qemu-system-x86_64 "$@"
 """
@@ -295,12 +304,19 @@ async def test_the_periodic_audit_finds_added_vcpus(
         assert host.monitor.status.drift == 1
 
 
-@pytest.fixture
-def late_failing_emulator(pytestconfig: pytest.Config) -> str:
-    """An emulator whose guests are listed as starting for two seconds, and then are not.
+class Doomed(NamedTuple):
+    """A guest whose start fails late."""
 
-    At a place that stays: libvirt keeps what it found out about each emulator.
-    """
+    name: str
+    emulator: Path
+    fail: Path
+    """Once this file is there, it fails; until then it is listed as starting up."""
+
+
+@pytest.fixture
+def doomed(pytestconfig: pytest.Config) -> Iterator[Doomed]:
+    """A guest that waits for its file; its emulator is at a place that stays, because libvirt
+    keeps what it found out about each one."""
     assert pytestconfig.cache is not None
     script = pytestconfig.cache.mkdir("late-failing-emulator") / "qemu"
     if not script.exists() or script.read_text() != _LATE_FAILURE:
@@ -308,7 +324,13 @@ def late_failing_emulator(pytestconfig: pytest.Config) -> str:
         new.write_text(_LATE_FAILURE)
         new.chmod(0o755)
         new.rename(script)
-    return str(script)
+    # Tests that run at the same time, in several processes, have a guest each.
+    name = f"doomed-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+    fail = script.with_name(f"{script.name}.{name}")
+    fail.unlink(missing_ok=True)
+    yield Doomed(name, script, fail)
+    # Whatever the test came to, its guest does not go on starting.
+    fail.touch()
 
 
 @pytest.mark.parametrize("found_by", ["resync", "audit"])
@@ -316,15 +338,15 @@ async def test_a_start_that_fails_late_is_looked_at_again(
     libvirtd: PrivateLibvirtd,
     qemu_connection: libvirt.virConnect,
     resident: libvirt.virDomain,
-    late_failing_emulator: str,
+    doomed: Doomed,
     found_by: str,
 ) -> None:
     """Seen while it starts, it goes without an event: only a second look can tell."""
-    xml = guests.guest_xml("doomed", vcpus=2, emulator=late_failing_emulator)
-    doomed = await asyncio.to_thread(guests.define, qemu_connection, xml)
+    xml = guests.guest_xml(doomed.name, vcpus=2, emulator=str(doomed.emulator))
+    guest = await asyncio.to_thread(guests.define, qemu_connection, xml)
 
     def starting() -> bool:
-        return doomed.state() == [
+        return guest.state() == [
             libvirt.VIR_DOMAIN_PAUSED,
             libvirt.VIR_DOMAIN_PAUSED_STARTING_UP,
         ]
@@ -334,7 +356,7 @@ async def test_a_start_that_fails_late_is_looked_at_again(
         if found_by == "audit":
             await monitor.start()
             await monitor.ready()
-        attempt = asyncio.create_task(asyncio.to_thread(doomed.create))
+        attempt = asyncio.create_task(asyncio.to_thread(guest.create))
         await eventually(lambda: asyncio.to_thread(starting))
         if found_by == "resync":
             await monitor.start()
@@ -344,6 +366,7 @@ async def test_a_start_that_fails_late_is_looked_at_again(
         assert not attempt.done()
         assert totals_of(monitor.usage) == Totals(3, 32, 2, 1)
         with monitor.changes() as changes:
+            doomed.fail.touch()
             change = await anext(changes)
         assert (change.cause, change.delta.running_vms) == (Cause.LOOK_AGAIN, -1)
         await monitor_agrees(monitor, qemu_connection)

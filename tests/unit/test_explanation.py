@@ -41,9 +41,7 @@ reasons = st.dictionaries(uuids, st.just("no answer within 5 s"), max_size=3)
 
 def observed(uuid: str = A, **more: Any) -> Observation:
     """A running guest of two vCPUs and a MiB, named after the end of its UUID."""
-    running = Observation(
-        uuid, f"guest-{uuid[-1]}", 1, DomainState.RUNNING, 0, None, 2, 1024, 2048
-    )
+    running = Observation(uuid, f"guest-{uuid[-1]}", 1, DomainState.RUNNING, 0, None, 2, 1024, 2048)
     return running._replace(**more)
 
 

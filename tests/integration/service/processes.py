@@ -28,6 +28,7 @@ class Command:
         self._process = process
         self.out: list[str] = []
         self.err: list[str] = []
+        self._following = asyncio.create_task(self._follow())
 
     @property
     def pid(self) -> int:
@@ -43,7 +44,7 @@ class Command:
 
         def probe() -> str | None:
             line = self.said(words)
-            if line is None and self._process.returncode is not None:
+            if line is None and self._following.done():
                 raise RuntimeError(f"ended with {self._process.returncode}: {self.err} {self.out}")
             return line
 
@@ -58,9 +59,23 @@ class Command:
         os.killpg(self.pid, signal.SIGINT)
 
     async def ends(self, deadline_seconds: float = START_DEADLINE_SECONDS) -> int:
-        """Wait for the end; returns the exit status, negative for a signal's number."""
+        """Wait for the end; returns the exit status, negative for a signal's number.
+
+        By then everything that it has printed is here as well.
+        """
         async with asyncio.timeout(deadline_seconds):
-            return await self._process.wait()
+            status = await self._process.wait()
+            # What it wrote last can still be in the pipes. Not awaited itself, or the deadline
+            # would end the following, too.
+            await asyncio.wait([self._following])
+        return status
+
+    async def kill(self) -> None:
+        """End it at once, if it has not ended, and keep what it has printed."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+        await self._following
 
     async def stops(
         self, number: signal.Signals, deadline_seconds: float = START_DEADLINE_SECONDS
@@ -71,7 +86,7 @@ class Command:
         status = await self.ends(deadline_seconds)
         return status, time.monotonic() - began
 
-    async def follow(self) -> None:
+    async def _follow(self) -> None:
         """Keep what it prints, until it closes its outputs."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_collect(self._process.stdout, self.out))
@@ -113,14 +128,10 @@ async def _running(*arguments: str, environment: Mapping[str, str]) -> AsyncIter
         limit=2**20,
     )
     running = Command(process)
-    following = asyncio.create_task(running.follow())
     try:
         yield running
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        await following
+        await running.kill()
 
 
 def asynchost(*arguments: str) -> tuple[str, ...]:

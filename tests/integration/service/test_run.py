@@ -259,7 +259,7 @@ async def test_a_standby_takes_over_from_an_agent_that_is_stopped(
         assert running(database) == {"a": 0}
         database.execute("UPDATE asynchost_fence SET state = 'stopped'")
         await eventually(lambda: running(database) == {"a": 1}, 30)
-        assert daemon.said("the owner is gone, claiming the row")
+        await daemon.says("the owner is gone, claiming the row")
         assert (await daemon.stops(signal.SIGTERM))[0] == 0
 
 
