@@ -64,6 +64,18 @@ async def test_it_shows_changes_and_row_writes_and_ends_on_ctrl_c(
     assert servers_in(temporary_folder) == []
 
 
+async def test_interrupted_while_it_is_loaded_it_just_ends(temporary_folder: Path) -> None:
+    """Somebody changes their mind at once: no traceback, and the signal is not lost."""
+    environment = {"TMPDIR": str(temporary_folder)}
+    async with command(str(DEV), "run", environment=environment) as demo:
+        await eventually(lambda: "/libvirt" in Path(f"/proc/{demo.pid}/maps").read_text(), 30)
+        demo.interrupt_like_a_terminal()
+        # It may have come further than that by now.
+        assert await demo.ends() in (-signal.SIGINT, 0)
+    assert "Traceback" not in "".join(demo.err)
+    assert servers_in(temporary_folder) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_interrupted_while_the_server_is_being_made_it_leaves_nothing(
     temporary_folder: Path, number: signal.Signals
