@@ -14,7 +14,7 @@
     │   ├── HypervisorUnavailableError
     │   │   └── CallTimeoutError    a libvirt call outlived its deadline
     │   └── DatabaseUnavailableError
-    ├── NotReadyError               no first resync yet, so no number to give
+    ├── NotReadyError               no first resync yet, or no facts, so no number to give
     ├── FencedError                 another agent has claimed the host's row
     └── ClosedError                 the monitor or writer was closed
 
@@ -150,13 +150,19 @@ class DatabaseUnavailableError(UnavailableError):
 
 
 class NotReadyError(AsynchostError):
-    """The host's first resync is not complete: there is no number to give yet."""
+    """The host's first resync is not complete, or what the host is was not read yet: there is no
+    number to give."""
 
     retryable = True
 
-    def __init__(self, host: str) -> None:
-        super().__init__(f"{host}: no totals before the first resync; await monitor.ready() first")
+    def __init__(
+        self,
+        host: str,
+        reason: str = "no totals before the first resync; await monitor.ready() first",
+    ) -> None:
+        super().__init__(f"{host}: {reason}")
         self.host = host
+        self.reason = reason
 
 
 class FencedError(AsynchostError):

@@ -281,7 +281,8 @@ class HostMonitor:
         are frozen. ``refresh`` audits first, unless stale.
 
         Waits for the host's capabilities where they have not come yet. Raises
-        :class:`NotReadyError` before the first resync, and whatever :meth:`audit` raises.
+        :class:`NotReadyError` before the first resync, and where the connection was lost before
+        they came; and whatever :meth:`audit` raises.
         """
         if not self._state.ready:
             raise NotReadyError(self._host)
@@ -303,8 +304,10 @@ class HostMonitor:
 def host_stats(snapshot: HostSnapshot) -> dict[str, Any]:
     """The classic dictionary of one snapshot. Raises :class:`NotReadyError` without facts."""
     usage, facts, disk = snapshot.usage, snapshot.facts, snapshot.disk
-    if usage is None or facts is None:
+    if usage is None:
         raise NotReadyError(snapshot.host)
+    if facts is None:
+        raise NotReadyError(snapshot.host, "what the host itself is has not been read yet")
     cpu_info = dict(facts.cpu_info)
     cpu_info["topology"] = dict(cpu_info["topology"])
     cpu_info["features"] = list(cpu_info["features"])

@@ -90,9 +90,12 @@ async def _explain(
             )
             there = await _columns(session, table)
             missing = [column for column in expected if column not in there]
-            named = f"the table {table} lacks the column {', '.join(missing)}"
+            if not missing:
+                return error
+            plural = "s" if len(missing) > 1 else ""
+            named = f"the table {table} lacks the column{plural} {', '.join(missing)}"
             alter = "; ".join(schema.add_column(table, column) for column in missing)
-            return DatabaseRefusedError(url, 1054, named if missing else error.reason, f"{alter}")
+            return DatabaseRefusedError(url, 1054, named, alter)
         case 1142 | 1143:
             remedy = await _grants(session)
             # Also the answer where there is no such table, if the account has no right to any.

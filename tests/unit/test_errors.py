@@ -122,6 +122,12 @@ CASES = [
         retryable=True,
     ),
     Case(
+        NotReadyError("node-1", "not yet"),
+        "node-1: not yet",
+        {"host": "node-1", "reason": "not yet"},
+        retryable=True,
+    ),
+    Case(
         NotReadyError("node-1"),
         "node-1: no totals before the first resync; await monitor.ready() first",
         {"host": "node-1"},

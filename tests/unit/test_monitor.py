@@ -144,10 +144,17 @@ def test_the_dictionary_is_the_callers_own() -> None:
     assert (CPU["features"], CPU["arch"]) == (["aes", "avx"], "x86_64")
 
 
-@pytest.mark.parametrize("known", [{"usage": USAGE}, {"facts": FACTS}, {}])
-def test_there_is_no_dictionary_of_a_part(known: dict[str, object]) -> None:
-    """Without totals or without facts it would have to guess."""
-    with pytest.raises(NotReadyError):
+@pytest.mark.parametrize(
+    ("known", "missing"),
+    [
+        ({"usage": USAGE}, "what the host itself is has not been read yet"),
+        ({"facts": FACTS}, "no totals before the first resync"),
+        ({}, "no totals before the first resync"),
+    ],
+)
+def test_there_is_no_dictionary_of_a_part(known: dict[str, object], missing: str) -> None:
+    """Without totals or without facts it would have to guess; it says which of them."""
+    with pytest.raises(NotReadyError, match=missing):
         host_stats(HostSnapshot("host", "node-1", **known))  # type: ignore[arg-type]
 
 
