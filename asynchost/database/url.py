@@ -71,6 +71,9 @@ class DatabaseUrl:
 
         :raises InvalidSettingError: naming the value (its password masked) and the way out.
         """
+        # But for the password, which the server may know as whatever bytes.
+        if not is_text(masked(text)):
+            raise _refuse(text, f"it holds bytes that are no UTF-8; {_SHAPE}")
         # Not by urllib: newer versions of it refuse several hosts where one is in brackets.
         parts = _URL.match(text)
         if parts is None or parts["scheme"].lower() not in _SCHEMES:
@@ -107,6 +110,15 @@ class DatabaseUrl:
             options["unix_socket"] = self.unix_socket
         query = f"?{urlencode(options, safe='/', quote_via=quote)}" if options else ""
         return f"mysql://{quote(self.user, safe='')}@{where}/{quote(self.database, safe='')}{query}"
+
+
+def is_text(text: str) -> bool:
+    """Whether it is text: Python hands on bytes of a command line that are none as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def holds_password(text: str) -> bool:

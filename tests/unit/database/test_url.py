@@ -164,8 +164,22 @@ def test_a_url_without_a_password_is_left_as_it_is(text: str) -> None:
     assert masked(text) == text
 
 
-@given(st.text())
-def test_any_text_is_read_or_refused(text: str) -> None:
-    """Nothing but InvalidSettingError comes out of the parser."""
-    with contextlib.suppress(InvalidSettingError):
+@pytest.mark.parametrize("text", ["mysql://u\udcff@h/db", "mysql://u@h/db?ssl_ca=/\udcff"])
+def test_bytes_that_are_no_text_are_refused(text: str) -> None:
+    """Python hands them on as surrogates; they are shown escaped."""
+    with pytest.raises(InvalidSettingError, match="it holds bytes that are no UTF-8") as refused:
         DatabaseUrl.parse(text)
+    assert "\\udcff" in str(refused.value)
+
+
+def test_a_password_may_be_any_bytes() -> None:
+    """The server decides what it was set to."""
+    assert DatabaseUrl.parse("mysql://u:\udcff@h/db").password == "\udcff"
+
+
+# Bytes of a command line that are no UTF-8 are surrogates in Python.
+@given(st.text() | st.text(st.sampled_from("mysql://u:@h,b?=&%\udcff")).map("mysql://".__add__))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """Nothing but InvalidSettingError comes out of the parser, and what it read can be shown."""
+    with contextlib.suppress(InvalidSettingError):
+        str(DatabaseUrl.parse(text)).encode()
