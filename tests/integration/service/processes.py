@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from asynchost.service.control import FOLDER_VARIABLE
@@ -71,9 +71,10 @@ class Command:
         return status
 
     async def kill(self) -> None:
-        """End it at once, if it has not ended, and keep what it has printed."""
-        if self._process.returncode is None:
-            self._process.kill()
+        """End it and its group at once, and keep what was printed."""
+        # Also after the process's own end: what it left behind would keep its outputs open.
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         await self._process.wait()
         await self._following
 

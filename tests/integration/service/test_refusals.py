@@ -123,6 +123,16 @@ async def test_output_that_nobody_reads() -> None:
     assert pipe.err == []
 
 
+async def test_output_to_a_full_disk() -> None:
+    """One line as for everything that somebody must mend."""
+    line = f"{' '.join(asynchost('schema'))} > /dev/full"
+    async with command("/bin/sh", "-c", line) as running:
+        assert await running.ends() == 2
+    assert running.err == [
+        "asynchost: error: No space left on device; make room, or set TMPDIR to another folder"
+    ]
+
+
 async def test_schema_apply_is_interrupted_without_a_traceback(tmp_path: Path) -> None:
     """Ctrl-C while a server does not answer: nothing was begun, so it just ends."""
     with socket.socket(socket.AF_UNIX) as mute:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import libvirt
+import pytest
 
 from tests.integration.service.processes import asynchost, command
 from tests.integration.service.rows import Database
@@ -78,6 +79,22 @@ async def test_changes_reach_the_row_and_the_log_says_them(
         assert row is not None
         assert row["service_id"] == 7
         assert (await daemon.stops(signal.SIGINT))[0] == 0
+
+
+def is_connection(pid: int, number: int) -> bool:
+    """Whether the process has a socket under this number."""
+    return str(Path(f"/proc/{pid}/fd/{number}").readlink()).startswith("socket:")
+
+
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- >&- 2>&-"])
+async def test_it_runs_without_input_or_output(database: Database, closed: str) -> None:
+    """Some supervisors start their programs so; no connection takes the place of a stream."""
+    arguments = asynchost("run", "--connect", "test:///default", "--database", database.url())
+    shell = ("/bin/sh", "-c", f'exec "$@" {closed}', "sh")
+    async with command(*shell, *arguments) as daemon:
+        await row_is(database, DEFAULT_HOST)
+        assert not any(is_connection(daemon.pid, number) for number in range(3))
+        assert (await daemon.stops(signal.SIGTERM))[0] == 0
 
 
 async def test_several_hosts_have_several_rows(database: Database, tmp_path: Path) -> None:
