@@ -336,6 +336,13 @@ def test_reserves_are_the_hosts_and_in_kib() -> None:
         ("LXC", Policy(), observed(), "counted: active, maximum memory: LXC"),
         ("Xen", Policy(), DOMAIN_0, "memory only: Domain-0"),
         ("Xen", Policy(domain_0_memory=False), DOMAIN_0, "not counted: Domain-0"),
+        ("Xen", Policy(domain_0_vcpus=True), DOMAIN_0, "vCPUs and memory only: Domain-0"),
+        (
+            "Xen",
+            Policy(domain_0_vcpus=True, domain_0_memory=False),
+            DOMAIN_0,
+            "vCPUs only: Domain-0",
+        ),
         (
             "QEMU",
             Policy(exclude=("gu*", "x")),
