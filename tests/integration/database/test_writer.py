@@ -534,6 +534,20 @@ async def test_a_bad_row_is_left_out_and_the_others_go_on(database: Database) ->
         assert [row["vcpus_used"] for row in database.rows()] == [1] * 9
 
 
+async def test_a_name_that_the_table_cannot_hold_costs_only_its_host(database: Database) -> None:
+    """The original table knows no character of four bytes; MariaDB will not even compare one."""
+    database.execute("ALTER TABLE compute_nodes CONVERT TO CHARACTER SET utf8mb3")
+    hosts = [FakeHost(name) for name in ("n1", "n\N{GRINNING FACE}", "n3")]
+    with capture_logs() as logs:
+        async with ComputeNodeWriter(database.url, settings=AT_ONCE) as writer:
+            for host in hosts:
+                writer.attach(host)
+            await writer.flush()
+    assert [row["hypervisor_hostname"] for row in database.rows()] == ["n1", "n3"]
+    (left_out,) = [log for log in logs if log["event"] == "row left out until its values change"]
+    assert left_out["host"] == hosts[1].host
+
+
 async def test_leaving_writes_what_is_dirty(database: Database) -> None:
     """A change that was still being debounced is in the row when the writer is gone."""
     host = FakeHost("n1")

@@ -20,6 +20,8 @@ from asynchost.database.classify import Kind, code_of, kind_of, reason_of
         (1114, Kind.RESOURCES),
         (1264, Kind.BAD_ROW),
         (1406, Kind.BAD_ROW),
+        (1267, Kind.BAD_ROW),
+        (3988, Kind.BAD_ROW),
         (1062, Kind.RESOLVE),
         (1045, Kind.CONFIGURATION),
         (1146, Kind.CONFIGURATION),
