@@ -1,6 +1,8 @@
 """``asynchost demo``: shows itself, and leaves nothing, whenever it is interrupted."""
 
 import asyncio
+import os
+import pwd
 import shutil
 import signal
 import tempfile
@@ -9,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import libvirt
+import pymysql
 import pytest
 
 from tests.integration.service.processes import asynchost, command
@@ -44,6 +47,16 @@ def servers_in(folder: Path) -> list[str]:
     return found
 
 
+def running_vms(socket: str, database: str) -> int:
+    """What the only row says."""
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    connection = pymysql.connect(unix_socket=socket, user=user, database=database)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT running_vms FROM compute_nodes WHERE hypervisor_hostname = 'demo'")
+        ((number,),) = cursor.fetchall()
+    return int(number)
+
+
 @pytest.mark.parametrize("how", [asynchost("demo"), (str(DEV), "run")], ids=["demo", "dev run"])
 async def test_it_shows_changes_and_row_writes_and_ends_on_ctrl_c(
     temporary_folder: Path, how: tuple[str, ...]
@@ -52,9 +65,11 @@ async def test_it_shows_changes_and_row_writes_and_ends_on_ctrl_c(
     environment = {"TMPDIR": str(temporary_folder)}
     async with command(*how, "--log-format", "console", environment=environment) as demo:
         await demo.says("libvirt's test driver")
-        await demo.says("mariadb -S ")
-        await demo.says("vcpus_used=")
+        client = (await demo.says("mariadb -S ")).split()
         await demo.says("domains 1 -> ")
+        await demo.says("row written")
+        # The domains of the driver's own and of the demonstration, as that line tells to look.
+        assert running_vms(socket=client[2], database=client[3]) >= 1
         assert servers_in(temporary_folder)
         began = time.monotonic()
         demo.interrupt_like_a_terminal()
