@@ -145,7 +145,8 @@ class ConsoleLines:
         words += text.split(" ")
         keys = [key for key in _FIRST_KEYS if key in event]
         keys += [key for key in event if key not in _FIRST_KEYS]
-        words += [_shorten(f"{escape(key)}={_show(event[key])}", width) for key in keys]
+        for key in keys:
+            words += _fitting(f"{escape(key)}={_show(event[key])}", width)
         line = fill(words, width)
 
         if self._coloured:
@@ -164,10 +165,13 @@ def _show(value: Any) -> str:
     return escape(str(value)).replace(", ", ",").replace(": ", ":")
 
 
-def _shorten(word: str, width: int | None) -> str:
-    """Cut a word that would not fit on a line of its own, such as ``cpu_info``."""
+def _fitting(pair: str, width: int | None) -> list[str]:
+    """The pair as one word; as several where it fits on no line, such as a reason with its way
+    out. A word that still does not fit is cut."""
     room = None if width is None else width - len(INDENT)
-    return word if room is None or len(word) <= room else word[: room - 3] + "..."
+    if room is None or len(pair) <= room:
+        return [pair]
+    return [word if len(word) <= room else word[: room - 3] + "..." for word in pair.split(" ")]
 
 
 def _paint(line: str, time: str, level: str) -> str:

@@ -78,6 +78,7 @@ def test_disk_figures_are_floored_and_agree() -> None:
     disk = DiskUsage(total_bytes=10 * GIB - 1, used_bytes=3 * GIB - 1)
     assert (disk.local_gb, disk.local_gb_used, disk.free_disk_gb) == (9, 2, 7)
     assert disk.available_least_bytes is None
+    assert DiskUsage(GIB, GIB - 1).local_gb == 1
 
 
 def test_snapshot_is_writable_when_fresh_and_complete() -> None:

@@ -152,6 +152,16 @@ def test_console_lines_fit_the_terminal(width: int) -> None:
     assert "cpu_info=xxx" in " ".join(folded)
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_long_reason_is_folded_and_not_cut(width: int) -> None:
+    """Its end is the way out."""
+    lines = ConsoleLines(coloured=False, width=lambda: width)
+    reason = "/srv/instances: No such file or directory; name the folder that holds them (--path)"
+    folded = lines(None, "", {"event": "disk not known", "reason": reason, "kept": False})
+    assert max(map(len, folded.splitlines())) <= width
+    assert f"reason='{reason}' kept=False" in " ".join(folded.split())
+
+
 def test_lines_below_the_level_are_not_written() -> None:
     """Debug has one line per event, which nobody wants unasked."""
     stream = io.StringIO()
