@@ -330,6 +330,18 @@ def test_a_resync_says_anew_which_domains_are_unreadable(ready: Watched) -> None
     assert ready.state.status().unreadable == {}
 
 
+def test_the_state_says_why_there_is_no_connection(watched: Watched) -> None:
+    """From the first failed attempt on, until there is one; also where it was fresh before."""
+    assert watched.state.down is None
+    watched.state.disconnected(BROKEN)
+    assert watched.state.down is BROKEN
+    watched.state.connected(1, "QEMU")
+    assert watched.state.down is None
+    watched.state.resynced([], frozenset())
+    watched.state.disconnected(BROKEN)
+    assert watched.state.down is BROKEN
+
+
 # -- explanations ---------------------------------------------------------------------------------
 
 
