@@ -13,7 +13,6 @@ import libvirt
 
 from asynchost.agenda import Mark
 from asynchost.errors import HypervisorUnavailableError
-from asynchost.hypervisor.event_loop import EVENT_LOOP
 from asynchost.model import DomainState, Observation
 
 
@@ -59,10 +58,6 @@ class Batch:
     def __call__(self) -> None:
         """Read them; in the thread."""
         self.spent.clear()
-        with EVENT_LOOP.calls_in_a_row():
-            self._read()
-
-    def _read(self) -> None:
         while self._todo:
             try:
                 read = self._todo.popleft()
