@@ -163,16 +163,11 @@ class Source:
 
     async def _live(self, events: Connection, listing: Connection, backoff: Backoff) -> None:
         """One time connected, from opening to loss. Returns only by raising."""
-        await events.open()
+        await together(events.open(), listing.open())
         if events.in_process:
+            listing.close()  # it may be another host
             listing = events
-        else:
-            await listing.open()
-        kind = await events.ask("virConnectGetType", lambda handle: handle.getType())
-        self._generation += 1
-        self._has_domain_0 = Accounting(kind, self._settings.policy).has_domain_0
         self._starting.clear()
-        self._sink.connected(self._generation, kind)
         self._listing = listing
         self._reader = Reader(
             events,
@@ -212,7 +207,9 @@ class Source:
     async def _resync(self, events: Connection, listing: Connection, reader: Reader) -> None:
         self._staged, self._unread = {}, set()
         try:
-            await events.subscribe(self._on_event, reader.pump)
+            await together(
+                self._learn_kind(listing), events.subscribe(self._on_event, reader.pump)
+            )
             for name in events.missing_events:
                 self._sink.event_missing(name)
             domains = await self._list_at_connect(listing, reader)
@@ -224,6 +221,12 @@ class Source:
             self._staged = None
         self._published = True
         self._sink.resynced(staged.values(), frozenset(self._unread - staged.keys()))
+
+    async def _learn_kind(self, connection: Connection) -> None:
+        kind = await connection.ask("virConnectGetType", lambda handle: handle.getType())
+        self._has_domain_0 = Accounting(kind, self._settings.policy).has_domain_0
+        self._generation += 1
+        self._sink.connected(self._generation, kind)
 
     async def _list_at_connect(self, listing: Connection, reader: Reader) -> dict[str, Any]:
         """List, however long that takes: one locked domain blocks every listing.
