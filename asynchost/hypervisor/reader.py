@@ -99,14 +99,19 @@ class Reader:
             self._migrating.add(event.uuid)
         if event.look_again:
             self.look_again(event.uuid)
+        if event.look_again or event.uuid in self._to_look_at:
+            # The newest object, since it has the newest name.
+            self._spend(self._to_look_at.get(event.uuid))
             self._to_look_at[event.uuid] = event.domain
-        elif event.uuid in self._to_look_at:
-            self._to_look_at[event.uuid] = event.domain  # which may have another name by now
         if event.uuid not in self._domains:
             self._domains[event.uuid] = (self._lanes.events, event.domain)
-        elif len(self._spent) < _MOST_SPENT:
-            self._spent.append(event.domain)
+        else:
+            self._spend(event.domain)
         self._agenda.mark(event.uuid, Mark(Cause.EVENT, event.detail))
+
+    def _spend(self, domain: Any) -> None:
+        if domain is not None and len(self._spent) < _MOST_SPENT:
+            self._spent.append(domain)
 
     def mark(self, uuid: str, mark: Mark) -> None:
         """Read the domain soon."""
@@ -207,9 +212,9 @@ class Reader:
                     home, domain = self._lanes.events, kept
                 # Not only by the look itself, which may have become one with an event's read.
                 if not self._agenda.looks_at(uuid):
-                    self._spent.append(self._to_look_at.pop(uuid))
-            if self._look_up and domain is not None:
-                self._spent.append(domain)
+                    self._spend(self._to_look_at.pop(uuid))
+            if self._look_up:
+                self._spend(domain)
                 domain = None
             reads.append(
                 Read(uuid, mark, domain if home is lane else None, uuid in self._migrating)
