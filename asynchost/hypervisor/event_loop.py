@@ -112,13 +112,16 @@ class _Timer:
 class _Server:
     """An attached asyncio loop, and what is to be changed on it."""
 
-    __slots__ = ("attached", "changed", "loop", "thread", "wakeup_scheduled")
+    __slots__ = ("attached", "changed", "due", "loop", "thread", "wakeup_scheduled")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.thread = threading.get_ident()
         self.attached = 0
         self.changed: dict[int, _Handle | _Timer] = {}
+        self.due: list[_Timer] | None = None
+        """The timers that became due in what is being done, where they are fired right after it:
+        libvirt hands out an event by one, which then need not wait for another round."""
         self.wakeup_scheduled = False
 
     @property
@@ -413,15 +416,20 @@ class LibvirtEventLoop:
             return
         try:
             if on_its_thread:
-                server.loop.call_soon(self._apply_changes, server)
+                server.loop.call_soon(self._wake, server)
             else:
-                server.loop.call_soon_threadsafe(self._apply_changes, server)
+                server.loop.call_soon_threadsafe(self._wake, server)
         except RuntimeError:  # the loop was closed without a detach
             self._retire(server)
         else:
             server.wakeup_scheduled = True
 
     # -- on the loop's thread -------------------------------------------------------------------
+
+    def _wake(self, server: _Server) -> None:
+        server.due = []
+        self._apply_changes(server)
+        self._fire_due(server)
 
     def _apply_changes(self, server: _Server) -> None:
         freed = []
@@ -487,7 +495,19 @@ class LibvirtEventLoop:
                     self._install(handle, handle.events & ~event)
                 return
             handle.spurious = 0
-        handle.callback(handle.number, handle.fd, event, handle.opaque)
+            server = handle.server
+            if server is not None:
+                server.due = []
+        try:
+            handle.callback(handle.number, handle.fd, event, handle.opaque)
+        finally:
+            self._fire_due(server)
+
+    def _fire_due(self, server: _Server | None) -> None:
+        if server is not None:
+            due, server.due = server.due, None
+            for timer in due or ():
+                self._fire(timer)
 
     def _arm(self, timer: _Timer) -> None:
         server = timer.server
@@ -496,7 +516,9 @@ class LibvirtEventLoop:
         self._disarm(timer)
         timer.armed_at = timer.due
         delay = timer.due - monotonic()
-        if delay <= 0:
+        if delay <= 0 and server.due is not None:
+            server.due.append(timer)
+        elif delay <= 0:
             timer.armed = server.loop.call_soon(self._fire, timer)
         else:
             timer.armed = server.loop.call_later(delay, self._fire, timer)
@@ -508,6 +530,8 @@ class LibvirtEventLoop:
 
     def _fire(self, timer: _Timer) -> None:
         with self._lock:
+            if timer.armed_at == float("inf"):
+                return  # it was due, and put down before its turn
             timer.armed, timer.armed_at = None, float("inf")
             if timer.interval < 0:
                 return

@@ -19,6 +19,7 @@ import libvirt
 import pytest
 
 from asynchost.hypervisor.event_loop import _SPURIOUS_WAKEUPS_ENDURED, Calls, LibvirtEventLoop
+from tests.support.waiting import eventually
 
 try:
     from uvloop import new_event_loop as new_uvloop
@@ -632,6 +633,44 @@ async def test_a_timer_of_0_fires_in_each_round_until_it_is_disabled(
     assert len(ticks.calls) == 5
     served._update_timeout(timer, 0)
     await ticks.times_called(6)
+
+
+async def test_a_timer_that_a_callback_arms_fires_in_the_same_round(
+    served: LibvirtEventLoop, sockets: Sockets
+) -> None:
+    """libvirt reads an event in the one and hands it out in the other."""
+    ours, theirs = sockets
+    heard, ticks, loop = Heard(), Heard(), asyncio.get_running_loop()
+    timer = served._add_timeout(-1, ticks, None)
+    later: list[int] = []
+
+    def read() -> None:
+        loop.call_soon(lambda: later.append(len(ticks.calls)))
+        served._update_timeout(timer, 0)
+
+    heard.then = read
+    ticks.then = lambda: served._update_timeout(timer, -1)
+    served._add_handle(ours.fileno(), READABLE, heard, None)
+    theirs.send(b"event")
+    await heard.received(b"event")
+    await eventually(lambda: later)
+    assert later == [1]
+    served._remove_timeout(timer)
+
+
+async def test_a_timer_that_a_thread_arms_fires_as_the_loop_wakes_up(
+    served: LibvirtEventLoop,
+) -> None:
+    """A thread that waits for an answer may read an event before it."""
+    ticks, loop = Heard(), asyncio.get_running_loop()
+    timer = served._add_timeout(-1, ticks, None)
+    ticks.then = lambda: served._update_timeout(timer, -1)
+    later: list[int] = []
+    elsewhere(lambda: served._update_timeout(timer, 0))
+    loop.call_soon(lambda: later.append(len(ticks.calls)))
+    await eventually(lambda: later)
+    assert later == [1]
+    served._remove_timeout(timer)
 
 
 async def test_a_disabled_timer_does_not_fire(served: LibvirtEventLoop) -> None:
