@@ -25,6 +25,8 @@ class Read(NamedTuple):
     """libvirt's object where there is one already: it saves a look-up."""
     ask_reason: bool
     """Whether the state's reason is wanted whatever the state."""
+    paused_reason: int | None = None
+    """Why it is paused, if it is: where that is known, it saves a call."""
 
 
 class Result(NamedTuple):
@@ -90,8 +92,8 @@ class Batch:
 def read_domain(connection: libvirt.virConnect, read: Read) -> Observation | None:
     """Read one domain; blocking. None when libvirt knows no such domain.
 
-    The state's reason is asked for only where it decides something: one call more for each
-    paused or migrating domain. Raises ``libvirtError`` when the read failed, and
+    The state's reason is asked for only where it decides something, and is not known: one call
+    more for each paused or migrating domain. Raises ``libvirtError`` when the read failed, and
     :class:`HypervisorUnavailableError` when it failed because the connection is dead.
     """
     domain = read.domain
@@ -100,7 +102,9 @@ def read_domain(connection: libvirt.virConnect, read: Read) -> Observation | Non
             domain = connection.lookupByUUIDString(read.uuid)
         state, maximum, memory, vcpus, _ = domain.info()
         reason, active = 0, None
-        if state == DomainState.PAUSED or read.ask_reason:
+        if state == DomainState.PAUSED and read.paused_reason is not None and not read.ask_reason:
+            reason = read.paused_reason
+        elif state == DomainState.PAUSED or read.ask_reason:
             state, reason = domain.state()
         if state == DomainState.CRASHED:
             active = bool(domain.isActive())

@@ -24,7 +24,7 @@ from asynchost.hypervisor.authentication import AUTHENTICATION
 from asynchost.hypervisor.call_thread import Call, CallThread, ThreadClosedError
 from asynchost.hypervisor.domain_events import EVENTS, DomainEvent, Translate
 from asynchost.hypervisor.libvirt_errors import translated, where_supported
-from asynchost.hypervisor.listing import list_domains
+from asynchost.hypervisor.listing import list_domains, paused_reasons
 from asynchost.hypervisor.uri import check_uri, unattended
 from asynchost.settings import MonitorSettings
 
@@ -284,6 +284,20 @@ class Connection:
         return await self.ask(
             "virConnectListAllDomains",
             lambda handle: list_domains(handle, self._settings.policy),
+            self._settings.listing_deadline_seconds,
+        )
+
+    async def list_domains_and_reasons(self) -> tuple[dict[str, libvirt.virDomain], dict[str, int]]:
+        """:meth:`list_domains`, and after that why those that are paused are, by UUID.
+
+        The reasons are for those who hear of every later pause by its event.
+        """
+        return await self.ask(
+            "virConnectListAllDomains",
+            lambda handle: (
+                list_domains(handle, self._settings.policy),
+                paused_reasons(handle),
+            ),
             self._settings.listing_deadline_seconds,
         )
 

@@ -207,13 +207,13 @@ class Source:
     async def _resync(self, events: Connection, listing: Connection, reader: Reader) -> None:
         self._staged, self._unread = {}, set()
         try:
-            await together(
-                self._learn_kind(listing), events.subscribe(self._on_event, reader.pump)
-            )
+            await together(self._learn_kind(listing), events.subscribe(self._on_event, reader.pump))
             for name in events.missing_events:
                 self._sink.event_missing(name)
-            domains = await self._list_at_connect(listing, reader)
-            await reader.read_all(list(domains), Mark(Cause.RESYNC), domains)
+            domains, reasons = await self._list_at_connect(listing, reader)
+            for uuid in (*self._staged, *self._unread):
+                reasons.pop(uuid, None)  # what its event told of may be newer
+            await reader.read_all(list(domains), Mark(Cause.RESYNC), domains, reasons)
             await events.catch_up()
             await reader.settle()
             staged = self._staged
@@ -228,7 +228,9 @@ class Source:
         self._generation += 1
         self._sink.connected(self._generation, kind)
 
-    async def _list_at_connect(self, listing: Connection, reader: Reader) -> dict[str, Any]:
+    async def _list_at_connect(
+        self, listing: Connection, reader: Reader
+    ) -> tuple[dict[str, Any], dict[str, int]]:
         """List, however long that takes: one locked domain blocks every listing.
 
         Which one it is, reading those that were counted before tells: its read hangs as well.
@@ -243,7 +245,7 @@ class Source:
         while True:
             patience = loop.call_later(self._settings.call_deadline_seconds, probe)
             try:
-                return await listing.list_domains()
+                return await listing.list_domains_and_reasons()
             except CallTimeoutError as error:
                 self._log.warning(
                     "listing blocked, still not ready",
