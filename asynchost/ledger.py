@@ -112,13 +112,15 @@ class Ledger:
         ``keep`` names domains that were listed but could not be read: they keep their last
         record, and one that never had a record adds nothing, since a guess is never counted.
         """
-        kept = [record for uuid in keep if (record := self._records.get(uuid)) is not None]
-        fresh = Ledger(self._accounting)
-        for record in kept:
-            fresh.apply(record.observation, record.read_at, record.mark)
+        records = {uuid: record for uuid in keep if (record := self._records.get(uuid)) is not None}
         for observation in observations:
-            fresh.apply(observation, read_at)
-        self._records, self._usage = fresh._records, fresh._usage
+            cost = self._accounting.cost(observation)
+            if cost == NOTHING:
+                records.pop(observation.uuid, None)
+            else:
+                records[observation.uuid] = Record(observation, cost, read_at, _LISTED)
+        self._records = records
+        self._usage = self.recount()
 
     def recount(self) -> Usage:
         """The totals summed anew from all records: equal to :attr:`usage`, always."""

@@ -98,8 +98,8 @@ def _result(
         "From nothing to the totals of a host, over libvirtd's socket: connections opened, events"
         " registered, domains listed and read. Beside it a loop that opens one connection, lists"
         " and calls info() for each, and does nothing else; and one that makes all the calls of"
-        " the monitor, one after another: two connections, the registrations, and state() of each"
-        " paused domain, whose reason decides whether it is at work. Taking turns.",
+        " the monitor, one after another: two connections, the registrations, and why the paused"
+        " domains are, which decides whether they are at work. Taking turns.",
         {"rounds": options.rounds},
         [
             Table("median, by domains on the host", ["", *(f"{n:,}" for n in sizes)], rows),

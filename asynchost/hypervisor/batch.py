@@ -13,7 +13,6 @@ import libvirt
 
 from asynchost.agenda import Mark
 from asynchost.errors import HypervisorUnavailableError
-from asynchost.hypervisor.event_loop import EVENT_LOOP
 from asynchost.model import DomainState, Observation
 
 
@@ -26,6 +25,8 @@ class Read(NamedTuple):
     """libvirt's object where there is one already: it saves a look-up."""
     ask_reason: bool
     """Whether the state's reason is wanted whatever the state."""
+    paused_reason: int | None = None
+    """Why it is paused, if it is: where that is known, it saves a call."""
 
 
 class Result(NamedTuple):
@@ -59,10 +60,6 @@ class Batch:
     def __call__(self) -> None:
         """Read them; in the thread."""
         self.spent.clear()
-        with EVENT_LOOP.calls_in_a_row():
-            self._read()
-
-    def _read(self) -> None:
         while self._todo:
             try:
                 read = self._todo.popleft()
@@ -95,8 +92,8 @@ class Batch:
 def read_domain(connection: libvirt.virConnect, read: Read) -> Observation | None:
     """Read one domain; blocking. None when libvirt knows no such domain.
 
-    The state's reason is asked for only where it decides something: one call more for each
-    paused or migrating domain. Raises ``libvirtError`` when the read failed, and
+    The state's reason is asked for only where it decides something, and is not known: one call
+    more for each paused or migrating domain. Raises ``libvirtError`` when the read failed, and
     :class:`HypervisorUnavailableError` when it failed because the connection is dead.
     """
     domain = read.domain
@@ -105,7 +102,9 @@ def read_domain(connection: libvirt.virConnect, read: Read) -> Observation | Non
             domain = connection.lookupByUUIDString(read.uuid)
         state, maximum, memory, vcpus, _ = domain.info()
         reason, active = 0, None
-        if state == DomainState.PAUSED or read.ask_reason:
+        if state == DomainState.PAUSED and read.paused_reason is not None and not read.ask_reason:
+            reason = read.paused_reason
+        elif state == DomainState.PAUSED or read.ask_reason:
             state, reason = domain.state()
         if state == DomainState.CRASHED:
             active = bool(domain.isActive())

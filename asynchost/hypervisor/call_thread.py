@@ -17,7 +17,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
-from asynchost.hypervisor.event_loop import EVENT_LOOP
+from asynchost.hypervisor.event_loop import EVENT_LOOP, Calls
 
 T = TypeVar("T")
 
@@ -104,6 +104,7 @@ class CallThread:
     def __init__(self, name: str) -> None:
         self._name = name
         self._loop = asyncio.get_running_loop()
+        self._calls = Calls()
         self._lock = threading.Lock()
         self._queue: SimpleQueue[Call | None] = SimpleQueue()
         self._finished: deque[Call] = deque()
@@ -122,6 +123,7 @@ class CallThread:
         if self._closed:
             raise ThreadClosedError
         self.in_flight.add(call)
+        EVENT_LOOP.calls_begin(self._calls)
         with self._lock:
             self._queue.put(call)
             if self._thread is None:
@@ -221,7 +223,7 @@ class CallThread:
     # -- in the thread --------------------------------------------------------------------------
 
     def _work(self) -> None:
-        EVENT_LOOP.serve_this_thread_from(self._loop)
+        EVENT_LOOP.serve_this_thread_from(self._loop, self._calls)
         while (call := self._next()) is not None:
             if call.must_run or not call.abandoned:
                 call.make()
@@ -234,8 +236,10 @@ class CallThread:
             del call  # its result may hold what must not live on while this thread waits
             if not self._wakeup_scheduled:
                 self._wakeup_scheduled = True
-                with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+                try:
                     self._loop.call_soon_threadsafe(self._tell)
+                except RuntimeError:  # the loop is closed: nobody is left to be told
+                    EVENT_LOOP.calls_end(self._calls)
 
     def _next(self) -> Call | None:
         """The next call; None when the thread is to end."""
@@ -252,8 +256,12 @@ class CallThread:
     def _tell(self) -> None:
         # First the flag, then the results: one that is added in between wakes the loop again.
         self._wakeup_scheduled = False
-        while self._finished:
-            call = self._finished.popleft()
-            self.in_flight.discard(call)
-            call.finish()
+        try:
+            while self._finished:
+                call = self._finished.popleft()
+                self.in_flight.discard(call)
+                call.finish()
+        finally:
+            if not self.in_flight:
+                EVENT_LOOP.calls_end(self._calls)
         self._moved.set()

@@ -24,7 +24,7 @@ from asynchost.hypervisor.authentication import AUTHENTICATION
 from asynchost.hypervisor.call_thread import Call, CallThread, ThreadClosedError
 from asynchost.hypervisor.domain_events import EVENTS, DomainEvent, Translate
 from asynchost.hypervisor.libvirt_errors import translated, where_supported
-from asynchost.hypervisor.listing import list_domains
+from asynchost.hypervisor.listing import list_domains, paused_reasons
 from asynchost.hypervisor.uri import check_uri, unattended
 from asynchost.settings import MonitorSettings
 
@@ -77,24 +77,31 @@ class Connection:
         all is closed by the thread that opened it.
         """
         check_uri(self.uri)
-        flags = 0 if self._settings.read_write else libvirt.VIR_CONNECT_RO
         self._connection = await self._call(
             "virConnectOpenAuth",
-            lambda: libvirt.openAuth(unattended(self.uri), AUTHENTICATION, flags),
+            self._open,
             self._settings.listing_deadline_seconds,
-            dispose=libvirt.virConnect.close,
+            dispose=_close,
         )
         _OPEN.add(self)
-        await self.ask("virConnectRegisterCloseCallback", self._watch_over)
 
-    def _watch_over(self, connection: libvirt.virConnect) -> None:
+    def _open(self) -> libvirt.virConnect:
         settings = self._settings
-        with where_supported():
-            connection.registerCloseCallback(self._closed_by_libvirt, None)
-        self.in_process = True
-        with where_supported():
-            connection.setKeepAlive(settings.keepalive_interval_seconds, settings.keepalive_count)
-            self.in_process = False
+        flags = 0 if settings.read_write else libvirt.VIR_CONNECT_RO
+        connection = libvirt.openAuth(unattended(self.uri), AUTHENTICATION, flags)
+        try:
+            self.in_process = True
+            with where_supported():
+                connection.setKeepAlive(
+                    settings.keepalive_interval_seconds, settings.keepalive_count
+                )
+                self.in_process = False
+            with where_supported():
+                connection.registerCloseCallback(self._closed_by_libvirt, None)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _closed_by_libvirt(self, _connection: libvirt.virConnect, reason: int, _: object) -> None:
         # In any thread, with libvirt's locks held: a call into libvirt would deadlock here.
@@ -140,10 +147,7 @@ class Connection:
             with suppress(libvirt.libvirtError):
                 connection.domainEventDeregisterAny(callback_id)
         self._received.clear()
-        with suppress(libvirt.libvirtError):
-            connection.unregisterCloseCallback()
-        with suppress(libvirt.libvirtError):
-            connection.close()
+        _close(connection)
 
     @property
     def orphaned(self) -> bool:
@@ -282,6 +286,28 @@ class Connection:
             lambda handle: list_domains(handle, self._settings.policy),
             self._settings.listing_deadline_seconds,
         )
+
+    async def list_domains_and_reasons(self) -> tuple[dict[str, libvirt.virDomain], dict[str, int]]:
+        """:meth:`list_domains`, and after that why those that are paused are, by UUID.
+
+        The reasons are for those who hear of every later pause by its event.
+        """
+        return await self.ask(
+            "virConnectListAllDomains",
+            lambda handle: (
+                list_domains(handle, self._settings.policy),
+                paused_reasons(handle),
+            ),
+            self._settings.listing_deadline_seconds,
+        )
+
+
+def _close(connection: libvirt.virConnect) -> None:
+    # Each by itself: a dead connection refuses the one, and wants the other all the same.
+    with suppress(libvirt.libvirtError):
+        connection.unregisterCloseCallback()
+    with suppress(libvirt.libvirtError):
+        connection.close()
 
 
 def _ignore_event(_event: DomainEvent) -> None:

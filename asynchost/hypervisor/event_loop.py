@@ -19,8 +19,8 @@ Memory: one record per handle and timer that libvirt has; a connection has one o
 import asyncio
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from time import monotonic
 from typing import Any, Final
@@ -33,6 +33,7 @@ _WRITABLE: Final = libvirt.VIR_EVENT_HANDLE_WRITABLE
 # A thread that makes a call reads the socket itself, and asks for the loop's reader to be off
 # for that time. Taking the reader out and in again for every call would wake the loop twice a
 # call; so it stays in, and a wake-up that nobody wants is shrugged off, this many times in a row.
+# Where the calls come from a thread that says so beforehand, there are none: see :class:`Calls`.
 _SPURIOUS_WAKEUPS_ENDURED: Final = 4
 
 # Of an implementation that the program registered: what is wrong with it, and what would do.
@@ -53,9 +54,9 @@ class _Handle:
 
     __slots__ = (
         "callback",
+        "calls",
         "events",
         "fd",
-        "in_a_row",
         "installed",
         "number",
         "opaque",
@@ -74,7 +75,11 @@ class _Handle:
         self.opaque = opaque
         self.removed = False
         self.spurious = 0
-        self.in_a_row = False  # a thread makes one call after the other, and reads it itself
+        self.calls: Calls | None = None  # of the thread that made the last call through it
+
+    @property
+    def read_by_thread(self) -> bool:
+        return self.calls is not None and self.calls.under_way
 
 
 class _Timer:
@@ -107,14 +112,36 @@ class _Timer:
 class _Server:
     """An attached asyncio loop, and what is to be changed on it."""
 
-    __slots__ = ("attached", "changed", "loop", "thread", "wakeup_scheduled")
+    __slots__ = ("attached", "changed", "due", "loop", "thread", "wakeup_scheduled")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.thread = threading.get_ident()
         self.attached = 0
         self.changed: dict[int, _Handle | _Timer] = {}
+        self.due: list[_Timer] | None = None
+        """The timers that became due in what is being done, where they are fired right after it:
+        libvirt hands out an event by one, which then need not wait for another round."""
         self.wakeup_scheduled = False
+
+    @property
+    def on_its_thread(self) -> bool:
+        return threading.get_ident() == self.thread
+
+
+class Calls:
+    """The calls that one thread makes for an asyncio loop, and what they go through.
+
+    While there are any, what they go through is read by the thread, and the loop keeps out of
+    it: each reply would wake it for nothing, and for each it would take the interpreter's lock
+    from the thread that waits for that reply.
+    """
+
+    __slots__ = ("handles", "under_way")
+
+    def __init__(self) -> None:
+        self.handles: set[_Handle] = set()
+        self.under_way = False
 
 
 class LibvirtEventLoop:
@@ -234,27 +261,32 @@ class LibvirtEventLoop:
                         self._put_down(item)
                 self._retire(server)
 
-    def serve_this_thread_from(self, loop: asyncio.AbstractEventLoop) -> None:
-        """What calls of this thread make libvirt ask for is to be served by ``loop``."""
-        self._calling_for.loop = loop
+    def serve_this_thread_from(
+        self, loop: asyncio.AbstractEventLoop, calls: Calls | None = None
+    ) -> None:
+        """What calls of this thread make libvirt ask for is to be served by ``loop``.
 
-    @contextmanager
-    def calls_in_a_row(self) -> Iterator[None]:
-        """Make several calls on one connection, in its thread, without the loop in between.
-
-        libvirt wants the loop to watch the socket after each call, and no more before the next.
-        Nobody needs that: the next call reads what has come. So it is told at the end, once.
+        With ``calls``, the loop says by :meth:`calls_begin` and :meth:`calls_end` when there are
+        any.
         """
-        row: set[_Handle] = set()
-        self._calling_for.row = row
-        try:
-            yield
-        finally:
-            self._calling_for.row = None
-            with self._lock:
-                for handle in row:
-                    handle.in_a_row = False
-                    self._want(handle)
+        self._calling_for.loop = loop
+        self._calling_for.calls = calls
+
+    def calls_begin(self, calls: Calls) -> None:
+        """The thread is about to be given calls to make; on its loop."""
+        with self._lock:
+            if not calls.under_way:
+                calls.under_way = True
+                for handle in calls.handles:
+                    if handle.server is not None and handle.server.on_its_thread:
+                        self._install(handle, 0)
+
+    def calls_end(self, calls: Calls) -> None:
+        """The thread has made all its calls."""
+        with self._lock:
+            calls.under_way = False
+            for handle in calls.handles:
+                self._want(handle)
 
     def _items(self) -> list[_Handle | _Timer]:
         return [*self._handles.values(), *self._timers.values()]
@@ -289,7 +321,7 @@ class LibvirtEventLoop:
             handle = _Handle(next(self._ids), fd, events, callback, opaque)
             handle.server = self._server_of_caller()
             self._handles[handle.number] = handle
-            self._change(handle)
+            self._asked_by_caller(handle)
             return handle.number
 
     def _update_handle(self, watch: int, events: int) -> None:
@@ -298,14 +330,18 @@ class LibvirtEventLoop:
             if handle is None:
                 return
             handle.events = events
-            row: set[_Handle] | None = getattr(self._calling_for, "row", None)
-            if row is None:
-                self._want(handle)
-            else:
-                handle.in_a_row = True
-                row.add(handle)
+            self._asked_by_caller(handle)
+
+    def _asked_by_caller(self, handle: _Handle) -> None:
+        calls: Calls | None = getattr(self._calling_for, "calls", None)
+        if calls is not None:
+            handle.calls = calls
+            calls.handles.add(handle)
+        self._want(handle)
 
     def _want(self, handle: _Handle) -> None:
+        if handle.read_by_thread:
+            return  # and told of it when the thread is through
         if handle.events & ~handle.installed:
             self._change(handle)
         elif handle.events:
@@ -319,6 +355,8 @@ class LibvirtEventLoop:
                 return -1
             handle.events = 0
             handle.removed = True
+            if handle.calls is not None:
+                handle.calls.handles.discard(handle)
             self._change(handle)
             return 0
 
@@ -369,7 +407,7 @@ class LibvirtEventLoop:
                     daemon=True,
                 ).start()
             return
-        on_its_thread = threading.get_ident() == server.thread
+        on_its_thread = server.on_its_thread
         if on_its_thread and not item.removed and not server.loop.is_closed():
             self._apply(item)
             return
@@ -378,15 +416,20 @@ class LibvirtEventLoop:
             return
         try:
             if on_its_thread:
-                server.loop.call_soon(self._apply_changes, server)
+                server.loop.call_soon(self._wake, server)
             else:
-                server.loop.call_soon_threadsafe(self._apply_changes, server)
+                server.loop.call_soon_threadsafe(self._wake, server)
         except RuntimeError:  # the loop was closed without a detach
             self._retire(server)
         else:
             server.wakeup_scheduled = True
 
     # -- on the loop's thread -------------------------------------------------------------------
+
+    def _wake(self, server: _Server) -> None:
+        server.due = []
+        self._apply_changes(server)
+        self._fire_due(server)
 
     def _apply_changes(self, server: _Server) -> None:
         freed = []
@@ -409,7 +452,7 @@ class LibvirtEventLoop:
     def _apply(self, item: _Handle | _Timer) -> None:
         if isinstance(item, _Timer):
             self._arm(item)
-        elif not item.in_a_row:
+        elif not item.read_by_thread:
             self._install(item, item.events)
 
     def _put_down(self, item: _Handle | _Timer) -> None:
@@ -423,6 +466,7 @@ class LibvirtEventLoop:
         """Its asyncio loop has gone, and took along what was installed in it."""
         if isinstance(item, _Handle):
             item.installed = 0
+            item.calls = None  # a loop that is gone says nothing any more
         else:
             item.armed, item.armed_at = None, float("inf")
 
@@ -445,13 +489,25 @@ class LibvirtEventLoop:
 
     def _ready(self, handle: _Handle, event: int) -> None:
         with self._lock:
-            if handle.in_a_row or not handle.events & event:
+            if handle.read_by_thread or not handle.events & event:
                 handle.spurious += 1
                 if handle.spurious > _SPURIOUS_WAKEUPS_ENDURED:
                     self._install(handle, handle.events & ~event)
                 return
             handle.spurious = 0
-        handle.callback(handle.number, handle.fd, event, handle.opaque)
+            server = handle.server
+            if server is not None:
+                server.due = []
+        try:
+            handle.callback(handle.number, handle.fd, event, handle.opaque)
+        finally:
+            self._fire_due(server)
+
+    def _fire_due(self, server: _Server | None) -> None:
+        if server is not None:
+            due, server.due = server.due, None
+            for timer in due or ():
+                self._fire(timer)
 
     def _arm(self, timer: _Timer) -> None:
         server = timer.server
@@ -460,7 +516,9 @@ class LibvirtEventLoop:
         self._disarm(timer)
         timer.armed_at = timer.due
         delay = timer.due - monotonic()
-        if delay <= 0:
+        if delay <= 0 and server.due is not None:
+            server.due.append(timer)
+        elif delay <= 0:
             timer.armed = server.loop.call_soon(self._fire, timer)
         else:
             timer.armed = server.loop.call_later(delay, self._fire, timer)
@@ -472,6 +530,8 @@ class LibvirtEventLoop:
 
     def _fire(self, timer: _Timer) -> None:
         with self._lock:
+            if timer.armed_at == float("inf"):
+                return  # it was due, and put down before its turn
             timer.armed, timer.armed_at = None, float("inf")
             if timer.interval < 0:
                 return

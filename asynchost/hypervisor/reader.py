@@ -9,7 +9,7 @@ batch, one for each domain that is to be looked at again, and a few batches in t
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from math import ceil
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -73,6 +73,7 @@ class Reader:
         self._lanes = ReadLanes(events, listing, make_spare, on_more=self.pump)
         self._domains: dict[str, tuple[Lane, Any]] = {}
         self._to_look_at: dict[str, Any] = {}
+        self._paused_reasons: dict[str, int] = {}
         # Freeing one of libvirt's objects gives up the interpreter's lock, for which the loop
         # may then have to wait. So those that are not needed are freed with the next batch.
         self._spent: list[Any] = []
@@ -99,14 +100,19 @@ class Reader:
             self._migrating.add(event.uuid)
         if event.look_again:
             self.look_again(event.uuid)
+        if event.look_again or event.uuid in self._to_look_at:
+            # The newest object, since it has the newest name.
+            self._spend(self._to_look_at.get(event.uuid))
             self._to_look_at[event.uuid] = event.domain
-        elif event.uuid in self._to_look_at:
-            self._to_look_at[event.uuid] = event.domain  # which may have another name by now
         if event.uuid not in self._domains:
             self._domains[event.uuid] = (self._lanes.events, event.domain)
-        elif len(self._spent) < _MOST_SPENT:
-            self._spent.append(event.domain)
+        else:
+            self._spend(event.domain)
         self._agenda.mark(event.uuid, Mark(Cause.EVENT, event.detail))
+
+    def _spend(self, domain: Any) -> None:
+        if domain is not None and len(self._spent) < _MOST_SPENT:
+            self._spent.append(domain)
 
     def mark(self, uuid: str, mark: Mark) -> None:
         """Read the domain soon."""
@@ -127,17 +133,32 @@ class Reader:
         self._plan_look()
 
     async def read_all(
-        self, uuids: Iterable[str], mark: Mark, domains: MutableMapping[str, Any] | None = None
+        self,
+        uuids: Iterable[str],
+        mark: Mark,
+        domains: MutableMapping[str, Any] | None = None,
+        paused_reasons: Mapping[str, int] | None = None,
     ) -> None:
         """Read each domain once, from now on; returns when each was read, or proved unreadable.
 
         ``domains`` are the listing connection's objects; they are taken out of it.
+        ``paused_reasons`` are good for this read of each; those of domains that are marked
+        already, or will be by an event, are asked for.
         Raises :class:`HypervisorUnavailableError` when the connection is lost meanwhile.
         Cancelling is safe: the reads go on, and nobody waits for them.
         """
         marked = list(uuids)
+        if paused_reasons is not None and not self._closed:
+            self._paused_reasons = {
+                uuid: reason
+                for uuid, reason in paused_reasons.items()
+                if not self._agenda.reads_due(uuid)
+            }
         self._mark_all(marked, mark, {} if domains is None else domains)
-        await self._wait(marked)
+        try:
+            await self._wait(marked)
+        finally:
+            self._paused_reasons.clear()
 
     def _mark_all(
         self, uuids: Iterable[str], mark: Mark, domains: MutableMapping[str, Any]
@@ -207,12 +228,19 @@ class Reader:
                     home, domain = self._lanes.events, kept
                 # Not only by the look itself, which may have become one with an event's read.
                 if not self._agenda.looks_at(uuid):
-                    self._spent.append(self._to_look_at.pop(uuid))
-            if self._look_up and domain is not None:
-                self._spent.append(domain)
+                    self._spend(self._to_look_at.pop(uuid))
+            if self._look_up:
+                self._spend(domain)
                 domain = None
+            reason = self._paused_reasons.pop(uuid, None)
             reads.append(
-                Read(uuid, mark, domain if home is lane else None, uuid in self._migrating)
+                Read(
+                    uuid,
+                    mark,
+                    domain if home is lane else None,
+                    ask_reason=uuid in self._migrating,
+                    paused_reason=reason if mark.cause is Cause.RESYNC else None,
+                )
             )
         return reads
 

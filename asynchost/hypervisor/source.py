@@ -163,16 +163,11 @@ class Source:
 
     async def _live(self, events: Connection, listing: Connection, backoff: Backoff) -> None:
         """One time connected, from opening to loss. Returns only by raising."""
-        await events.open()
+        await together(events.open(), listing.open())
         if events.in_process:
+            listing.close()  # it may be another host
             listing = events
-        else:
-            await listing.open()
-        kind = await events.ask("virConnectGetType", lambda handle: handle.getType())
-        self._generation += 1
-        self._has_domain_0 = Accounting(kind, self._settings.policy).has_domain_0
         self._starting.clear()
-        self._sink.connected(self._generation, kind)
         self._listing = listing
         self._reader = Reader(
             events,
@@ -212,11 +207,13 @@ class Source:
     async def _resync(self, events: Connection, listing: Connection, reader: Reader) -> None:
         self._staged, self._unread = {}, set()
         try:
-            await events.subscribe(self._on_event, reader.pump)
+            await together(self._learn_kind(listing), events.subscribe(self._on_event, reader.pump))
             for name in events.missing_events:
                 self._sink.event_missing(name)
-            domains = await self._list_at_connect(listing, reader)
-            await reader.read_all(list(domains), Mark(Cause.RESYNC), domains)
+            domains, reasons = await self._list_at_connect(listing, reader)
+            for uuid in (*self._staged, *self._unread):
+                reasons.pop(uuid, None)  # what its event told of may be newer
+            await reader.read_all(list(domains), Mark(Cause.RESYNC), domains, reasons)
             await events.catch_up()
             await reader.settle()
             staged = self._staged
@@ -225,7 +222,15 @@ class Source:
         self._published = True
         self._sink.resynced(staged.values(), frozenset(self._unread - staged.keys()))
 
-    async def _list_at_connect(self, listing: Connection, reader: Reader) -> dict[str, Any]:
+    async def _learn_kind(self, connection: Connection) -> None:
+        kind = await connection.ask("virConnectGetType", lambda handle: handle.getType())
+        self._has_domain_0 = Accounting(kind, self._settings.policy).has_domain_0
+        self._generation += 1
+        self._sink.connected(self._generation, kind)
+
+    async def _list_at_connect(
+        self, listing: Connection, reader: Reader
+    ) -> tuple[dict[str, Any], dict[str, int]]:
         """List, however long that takes: one locked domain blocks every listing.
 
         Which one it is, reading those that were counted before tells: its read hangs as well.
@@ -240,7 +245,7 @@ class Source:
         while True:
             patience = loop.call_later(self._settings.call_deadline_seconds, probe)
             try:
-                return await listing.list_domains()
+                return await listing.list_domains_and_reasons()
             except CallTimeoutError as error:
                 self._log.warning(
                     "listing blocked, still not ready",

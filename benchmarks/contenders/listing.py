@@ -6,6 +6,7 @@ from typing import Any
 import libvirt
 
 from asynchost.hypervisor.domain_events import EVENTS
+from asynchost.hypervisor.listing import paused_reasons
 
 
 class Listing:
@@ -34,10 +35,12 @@ class Listing:
             connection.getType()
             listing = libvirt.openReadOnly(uri)
         found = []
-        for domain in listing.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+        domains = listing.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        if same_calls:
+            paused_reasons(listing)
+        while domains:
+            domain = domains.pop()
             found.append((domain.UUIDString(), *domain.info()))
-            if same_calls and found[-1][1] == libvirt.VIR_DOMAIN_PAUSED:
-                domain.state()
         answer = {
             "seconds": time.monotonic() - before,
             "cpu": time.process_time() - cpu,

@@ -169,7 +169,7 @@ async def test_a_half_open_connection_is_noticed_during_the_resync(network: Netw
     network.proxy.hold()
     await monitor.start()
     try:
-        await eventually(lambda: network.proxy.accepted == 1)
+        await eventually(lambda: network.proxy.accepted == 2)
         network.proxy.silence()
         network.proxy.release()
         async with asyncio.timeout(20):

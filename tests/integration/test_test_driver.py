@@ -60,6 +60,29 @@ async def test_an_audit_returns_what_changed_in_silence(
     del first, second, third
 
 
+async def test_a_connect_learns_by_one_call_why_domains_are_paused(
+    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event or an audit asks each by itself, and finds the same."""
+    asked: list[str] = []
+    state = libvirt.virDomain.state
+
+    def counted(domain: libvirt.virDomain) -> list[int]:
+        asked.append(domain.name())
+        return state(domain)
+
+    monkeypatch.setattr(libvirt.virDomain, "state", counted)
+    paused = [guests.start(test_connection, silent_guest(f"paused-{n}")) for n in range(3)]
+    for domain in paused:
+        domain.suspend()
+    async with HostMonitor(libvirtd.uri("test"), settings=EVENTS_ONLY) as monitor:
+        assert monitor.usage.running_vms == 3
+        assert asked == []
+        assert await monitor.audit() == []
+        assert sorted(asked) == ["paused-0", "paused-1", "paused-2"]
+    del paused, domain
+
+
 async def test_the_periodic_audit_corrects_the_row_within_its_interval(
     libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect, database: Database
 ) -> None:

@@ -49,6 +49,19 @@ def test_a_paused_domains_reason_is_asked_for(connection: libvirt.virConnect) ->
     assert domain.calls == ["info", "state"]
 
 
+def test_a_reason_that_is_known_is_not_asked_for(connection: libvirt.virConnect) -> None:
+    """It says nothing of a domain that runs by now, and is not enough for one that migrates."""
+    known, domain = Read("a", MARK, Domain("a"), False, paused_reason=2), Domain("a")
+    assert read_domain(connection, known) == observation(DomainState.RUNNING)
+    domain.values[0] = DomainState.PAUSED
+    paused = known._replace(domain=domain)
+    assert read_domain(connection, paused) == observation(DomainState.PAUSED, 2)
+    assert domain.calls == ["info"]
+    domain.state_values = (DomainState.PAUSED, 12)
+    migrating = paused._replace(ask_reason=True)
+    assert read_domain(connection, migrating) == observation(DomainState.PAUSED, 12)
+
+
 def test_a_migrating_domains_reason_is_asked_for(connection: libvirt.virConnect) -> None:
     """Whatever its state: post-copy runs."""
     domain = Domain("a")

@@ -1,16 +1,19 @@
 """Calls in a thread: deadlines, order, late results and ends, with functions that block."""
 
 import asyncio
+import socket
 import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 
+import libvirt
 import pytest
 
 from asynchost.hypervisor import call_thread
 from asynchost.hypervisor.call_thread import Call, CallThread, ThreadClosedError
+from asynchost.hypervisor.event_loop import EVENT_LOOP
 from tests.support.waiting import eventually, eventually_equal
 
 DEADLINE_SECONDS = 20.0
@@ -56,6 +59,52 @@ async def thread(gate: MakeGate) -> AsyncIterator[CallThread]:
     thread = CallThread("test")
     yield thread
     await thread.aclose(grace_seconds=0)
+
+
+class Watched:
+    """A connection's socket, as the event loop knows it from the calls of a thread."""
+
+    def __init__(self) -> None:
+        self._ours, self.libvirtd = socket.socketpair()
+        self._ours.setblocking(False)
+        self._number: int | None = None
+        self.heard = 0
+
+    def ask(self) -> None:
+        """What libvirt does at each call; the first one opens the connection."""
+        if self._number is None:
+            self._number = EVENT_LOOP._add_handle(
+                self._ours.fileno(), libvirt.VIR_EVENT_HANDLE_READABLE, self._hear, None
+            )
+        EVENT_LOOP._update_handle(self._number, 0)
+        EVENT_LOOP._update_handle(self._number, libvirt.VIR_EVENT_HANDLE_READABLE)
+
+    def _hear(self, *_: object) -> None:
+        self.heard += 1
+        self._ours.recv(4096)
+
+    def forget(self) -> None:
+        """Have it watched no more."""
+        assert self._number is not None
+        EVENT_LOOP._remove_handle(self._number)
+
+    def close(self) -> None:
+        """Close it, once nobody watches it."""
+        self._ours.close()
+        self.libvirtd.close()
+
+
+@pytest.fixture
+async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
+    """A socket that the test's loop watches."""
+    monkeypatch.setattr(libvirt, "virEventInvokeFreeCallback", lambda _: None)
+    loop = asyncio.get_running_loop()
+    EVENT_LOOP.attach(loop)
+    watched = Watched()
+    yield watched
+    watched.forget()
+    EVENT_LOOP.detach(loop)
+    watched.close()
 
 
 def threads_alive() -> int:
@@ -288,6 +337,40 @@ async def test_many_results_are_told_by_one_wake_up(
     await eventually_equal(lambda: len(told), 20)
     # The last results may come after the loop has gone on.
     assert len(wakeups) <= 2
+
+
+async def test_the_loop_keeps_out_of_what_calls_go_through_until_the_last_one(
+    thread: CallThread, gate: MakeGate, watched: Watched
+) -> None:
+    """The thread reads the answers itself; what comes after them is the loop's."""
+    first, second = gate(), gate()
+    await thread.call(watched.ask, DEADLINE_SECONDS)
+    for call in (first, second):
+        thread.submit(Call(call, ignore))
+    watched.libvirtd.send(b"event")
+    await eventually(first.entered.is_set)
+    first.opened.set()
+    await eventually(second.entered.is_set)
+    assert watched.heard == 0
+    second.opened.set()
+    await eventually(lambda: watched.heard)
+
+
+async def test_a_listeners_error_leaves_the_loop_listening(
+    thread: CallThread, watched: Watched
+) -> None:
+    """A connection does not go deaf by it."""
+    loop, failures = asyncio.get_running_loop(), list[dict[str, object]]()
+    loop.set_exception_handler(lambda _, context: failures.append(context))
+    await thread.call(watched.ask, DEADLINE_SECONDS)
+
+    def fail(_: Call) -> None:
+        raise ValueError("a listener's fault")
+
+    thread.submit(Call(watched.ask, fail))
+    await eventually(lambda: failures)
+    watched.libvirtd.send(b"event")
+    await eventually(lambda: watched.heard)
 
 
 async def test_an_error_of_one_listener_does_not_lose_the_wake_up(thread: CallThread) -> None:

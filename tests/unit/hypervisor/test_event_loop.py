@@ -18,7 +18,8 @@ from typing import Any
 import libvirt
 import pytest
 
-from asynchost.hypervisor.event_loop import _SPURIOUS_WAKEUPS_ENDURED, LibvirtEventLoop
+from asynchost.hypervisor.event_loop import _SPURIOUS_WAKEUPS_ENDURED, Calls, LibvirtEventLoop
+from tests.support.waiting import eventually
 
 try:
     from uvloop import new_event_loop as new_uvloop
@@ -327,64 +328,72 @@ async def test_calls_do_not_wake_the_loop(served: LibvirtEventLoop, sockets: Soc
     await heard.received(b"event")
 
 
-async def test_calls_in_a_row_keep_the_loop_out_until_the_last_one(
+async def test_while_a_thread_makes_its_calls_the_loop_keeps_out(
     served: LibvirtEventLoop, sockets: Sockets
 ) -> None:
     """What comes between two of them is the next one's to read; what is left, the loop's."""
     ours, theirs = sockets
-    heard = Heard()
+    heard, calls, loop = Heard(), Calls(), asyncio.get_running_loop()
     watch = served._add_handle(ours.fileno(), READABLE, heard, None)
     await rounds()
-    begun, go_on = threading.Event(), threading.Event()
     answers: list[bytes] = []
 
     def call() -> None:
+        served.serve_this_thread_from(loop, calls)
         served._update_handle(watch, 0)
         answers.append(take(ours.fileno()))
         served._update_handle(watch, READABLE)
 
-    def calls() -> None:
-        with served.calls_in_a_row():
-            call()
-            begun.set()
-            assert go_on.wait(DEADLINE_SECONDS)
-            call()
-
-    thread = threading.Thread(target=calls)
-    thread.start()
-    assert begun.wait(DEADLINE_SECONDS)
-    theirs.send(b"between")
-    await rounds(2 * _SPURIOUS_WAKEUPS_ENDURED + 4)
-    assert heard.calls == []
-    go_on.set()
-    thread.join(DEADLINE_SECONDS)
-    assert answers == [b"", b"between"]
-    theirs.send(b"left")
-    await heard.received(b"left")
+    elsewhere(call)  # by the first one it is known what they go through
+    for data in (b"first", b"second"):
+        served.calls_begin(calls)
+        served.calls_begin(calls)
+        elsewhere(call)
+        theirs.send(data)
+        await rounds()
+        assert not loop.remove_reader(ours.fileno())
+        elsewhere(call)
+        assert not woken(served)
+        theirs.send(b"left")
+        served.calls_end(calls)
+        await heard.received(b"left")
+        heard.data = b""
+    assert answers == [b"", b"", b"first", b"", b"second"]
 
 
-async def test_calls_in_a_row_that_fail_give_the_descriptor_back(
+async def test_what_is_opened_by_a_call_is_watched_after_the_last_one(
     served: LibvirtEventLoop, sockets: Sockets
 ) -> None:
-    """The loop hears again, whatever ended the row."""
+    """The answers to the first calls of a connection are its thread's to read."""
     ours, theirs = sockets
-    heard = Heard()
-    watch = served._add_handle(ours.fileno(), READABLE, heard, None)
-    await rounds()
-
-    def fail() -> None:
-        with served.calls_in_a_row():
-            served._update_handle(watch, 0)
-            served._update_handle(watch, READABLE)
-            raise ValueError("a call's fault")
-
-    def calls() -> None:
-        with pytest.raises(ValueError, match="a call's fault"):
-            fail()
-
-    elsewhere(calls)
+    heard, calls, loop = Heard(), Calls(), asyncio.get_running_loop()
+    served.calls_begin(calls)
+    elsewhere(
+        lambda: served.serve_this_thread_from(loop, calls),
+        lambda: served._add_handle(ours.fileno(), READABLE, heard, None),
+    )
     theirs.send(b"event")
+    await rounds()
+    assert heard.calls == []
+    served.calls_end(calls)
     await heard.received(b"event")
+
+
+async def test_what_was_removed_is_not_watched_after_the_last_call(
+    served: LibvirtEventLoop, sockets: Sockets
+) -> None:
+    """Another descriptor may have its number by then."""
+    ours, _ = sockets
+    calls, loop = Calls(), asyncio.get_running_loop()
+    served.calls_begin(calls)
+    elsewhere(
+        lambda: served.serve_this_thread_from(loop, calls),
+        lambda: served._remove_handle(served._add_handle(ours.fileno(), READABLE, Heard(), None)),
+    )
+    served.calls_end(calls)
+    await rounds()
+    assert calls.handles == set()
+    assert not loop.remove_reader(ours.fileno())
 
 
 async def test_a_few_spurious_wake_ups_are_endured(
@@ -624,6 +633,44 @@ async def test_a_timer_of_0_fires_in_each_round_until_it_is_disabled(
     assert len(ticks.calls) == 5
     served._update_timeout(timer, 0)
     await ticks.times_called(6)
+
+
+async def test_a_timer_that_a_callback_arms_fires_in_the_same_round(
+    served: LibvirtEventLoop, sockets: Sockets
+) -> None:
+    """libvirt reads an event in the one and hands it out in the other."""
+    ours, theirs = sockets
+    heard, ticks, loop = Heard(), Heard(), asyncio.get_running_loop()
+    timer = served._add_timeout(-1, ticks, None)
+    later: list[int] = []
+
+    def read() -> None:
+        loop.call_soon(lambda: later.append(len(ticks.calls)))
+        served._update_timeout(timer, 0)
+
+    heard.then = read
+    ticks.then = lambda: served._update_timeout(timer, -1)
+    served._add_handle(ours.fileno(), READABLE, heard, None)
+    theirs.send(b"event")
+    await heard.received(b"event")
+    await eventually(lambda: later)
+    assert later == [1]
+    served._remove_timeout(timer)
+
+
+async def test_a_timer_that_a_thread_arms_fires_as_the_loop_wakes_up(
+    served: LibvirtEventLoop,
+) -> None:
+    """A thread that waits for an answer may read an event before it."""
+    ticks, loop = Heard(), asyncio.get_running_loop()
+    timer = served._add_timeout(-1, ticks, None)
+    ticks.then = lambda: served._update_timeout(timer, -1)
+    later: list[int] = []
+    elsewhere(lambda: served._update_timeout(timer, 0))
+    loop.call_soon(lambda: later.append(len(ticks.calls)))
+    await eventually(lambda: later)
+    assert later == [1]
+    served._remove_timeout(timer)
 
 
 async def test_a_disabled_timer_does_not_fire(served: LibvirtEventLoop) -> None:
@@ -1007,6 +1054,23 @@ async def test_another_loop_takes_over_when_one_leaves(
     await heard.received(b"onetwo")
     assert heard.threads == {other_loop.thread.ident, threading.get_ident()}
     await ticks.until(lambda: threading.get_ident() in ticks.threads)
+
+
+async def test_a_loop_that_leaves_in_the_middle_of_a_call_is_not_waited_for(
+    served: LibvirtEventLoop, sockets: Sockets, other_loop: OtherLoop
+) -> None:
+    """It will not say that the calls have ended."""
+    ours, theirs = sockets
+    heard, calls = Heard(), Calls()
+    other_loop.do(lambda: served.attach(other_loop.loop))
+    served.calls_begin(calls)
+    elsewhere(
+        lambda: served.serve_this_thread_from(other_loop.loop, calls),
+        lambda: served._add_handle(ours.fileno(), READABLE, heard, None),
+    )
+    other_loop.do(lambda: served.detach(other_loop.loop))
+    theirs.send(b"event")
+    await heard.received(b"event")
 
 
 async def test_a_loop_that_leaves_takes_only_its_own_away(

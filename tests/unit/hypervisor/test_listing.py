@@ -8,7 +8,7 @@ import libvirt
 import pytest
 
 from asynchost.accounting import Counted, Policy
-from asynchost.hypervisor.listing import list_domains, survey
+from asynchost.hypervisor.listing import list_domains, paused_reasons, survey
 from tests.support import guests
 from tests.unit.hypervisor.domains import Domain
 
@@ -40,6 +40,10 @@ class Refusing:
             raise libvirt.libvirtError("internal error: too many domains")
         self.parts.append(self._connection.listAllDomains(flags))
         return self.parts[-1]
+
+    def getAllDomainStats(self, *_: int) -> Any:  # noqa: N802 - libvirt's name
+        """Not here."""
+        raise libvirt.libvirtError("this function is not supported by the connection driver")
 
     def isAlive(self) -> bool:  # noqa: N802 - libvirt's name
         """Whether there is any point in asking."""
@@ -139,3 +143,23 @@ def test_a_survey_goes_on_after_a_domain_that_cannot_be_read(
     assert [one.uuid for one in found.observations] == [stopped]
     assert list(found.failures) == ["failing"]
     assert "for this test" in found.failures["failing"]
+
+
+def test_why_the_paused_ones_are_is_one_call(connection: libvirt.virConnect) -> None:
+    """The same as each says by itself; the others are not named."""
+    assert paused_reasons(connection) == {}
+    domain = connection.lookupByUUIDString(UUID)
+    domain.suspend()
+    try:
+        state, reason = domain.state()
+        assert state == libvirt.VIR_DOMAIN_PAUSED
+        assert paused_reasons(connection) == {UUID: reason}
+    finally:
+        domain.resume()
+
+
+def test_a_driver_that_does_not_tell_why_is_no_error(connection: libvirt.virConnect) -> None:
+    """Each domain is then asked by itself; a connection that is dead is told of."""
+    assert paused_reasons(Refusing(connection, alive=True)) == {}
+    with pytest.raises(libvirt.libvirtError, match="not supported"):
+        paused_reasons(Refusing(connection, alive=False))

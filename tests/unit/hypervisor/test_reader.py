@@ -330,6 +330,31 @@ async def test_many_domains_are_read_once_each(reader: Reader, sink: Sink) -> No
     assert listed == {}
 
 
+async def test_a_paused_domains_reason_may_come_with_the_listing(
+    reader: Reader, sink: Sink, gated: Gated
+) -> None:
+    """It is good for the read that follows, unless an event may have changed it."""
+    paused, moved, blocking = Domain("paused"), Domain("moved"), gated("blocking")
+    for domain in (paused, moved):
+        domain.values[0] = DomainState.PAUSED
+        domain.state_values = (DomainState.PAUSED, 5)
+    happens(reader, event(blocking))
+    await eventually(blocking.entered.is_set)
+    happens(reader, event(moved))
+    listed = {domain.uuid: domain for domain in (paused, moved)}
+    reading = asyncio.create_task(
+        reader.read_all(list(listed), Mark(Cause.RESYNC), listed, {"paused": 2, "moved": 2})
+    )
+    await eventually(lambda: sink.observations)
+    blocking.gate.set()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await reading
+        await reader.read_all(["paused"], Mark(Cause.RESYNC), {"paused": paused})
+    reasons = [(one.uuid, one.reason) for one in sink.observations if one.uuid != "blocking"]
+    assert sorted(reasons[:-1]) == [("moved", 5), ("moved", 5), ("paused", 2)]
+    assert reasons[-1] == ("paused", 5)
+
+
 async def test_closing_lets_waiters_go_and_tells_nothing_more(
     reader: Reader, sink: Sink, gated: Gated
 ) -> None:
