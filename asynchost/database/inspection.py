@@ -85,11 +85,8 @@ async def _explain(
             remedy = f"create it: {creation(table)}; then {await _grants(session)}"
             return DatabaseRefusedError(url, 1146, f"the table {table} is missing", remedy)
         case 1054:
-            expected = (
-                schema.COMPUTE_NODES_COLUMNS if table == schema.TABLE else schema.FENCE_COLUMNS
-            )
             there = await _columns(session, table)
-            missing = [column for column in expected if column not in there]
+            missing = [column for column in schema.used(table) if column not in there]
             if not missing:
                 return error
             plural = "s" if len(missing) > 1 else ""

@@ -6,7 +6,7 @@
 nobody else's table is altered. Both work on MariaDB 10.11 and MySQL 8.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 TABLE = "compute_nodes"
 FENCE = "asynchost_fence"
@@ -70,8 +70,22 @@ fresh, stale (since ``stale_since``) or stopped. The later of the two times is t
 life.
 """
 
-_INSERTED = tuple(c for c in COMPUTE_NODES_COLUMNS if c not in ("id", "deleted_at"))
-_UPDATED = ("updated_at", "deleted", *OWNED_COLUMNS)
+Rights = Mapping[str, Sequence[str]]
+"""The columns that each right is needed on."""
+
+NODE_RIGHTS: Rights = {
+    "SELECT": ("id", "service_id", "deleted", "updated_at", *OWNED_COLUMNS),
+    "INSERT": ("created_at", "updated_at", "deleted", "service_id", *OWNED_COLUMNS),
+    "UPDATE": ("updated_at", "deleted", *OWNED_COLUMNS),
+}
+FENCE_RIGHTS: Rights = {
+    # MariaDB asks for the right to read and to update whatever INSERT … ON DUPLICATE KEY UPDATE
+    # inserts or updates; so both of all columns.
+    "SELECT": tuple(FENCE_COLUMNS),
+    "INSERT": tuple(c for c in FENCE_COLUMNS if c not in ("cn_id", "stale_since")),
+    "UPDATE": tuple(FENCE_COLUMNS),
+}
+"""What the statements in :mod:`asynchost.database.statements` ask for, and no more."""
 
 
 def quoted(name: str) -> str:
@@ -120,20 +134,14 @@ def add_column(table: str, column: str) -> str:
 def grant_statements(database: str, account: str = "'asynchost'@'%'") -> tuple[str, ...]:
     """The rights that the writer needs, column by column, and no other. No DELETE anywhere.
 
+    Of them nothing can be left out, if the agent may stand by as well.
+
     ``account`` is written as given: ``'user'@'host'``, with its quotes.
     """
     where = quoted(database)
-    rights = ", ".join(
-        f"{right} ({', '.join(map(quoted, columns))})"
-        for right, columns in (
-            ("SELECT", COMPUTE_NODES_COLUMNS),
-            ("INSERT", _INSERTED),
-            ("UPDATE", _UPDATED),
-        )
-    )
-    return (
-        f"GRANT {rights} ON {where}.{quoted(TABLE)} TO {account}",
-        f"GRANT SELECT, INSERT, UPDATE ON {where}.{quoted(FENCE)} TO {account}",
+    return tuple(
+        f"GRANT {_listed(rights)} ON {where}.{quoted(table)} TO {account}"
+        for table, rights in ((TABLE, NODE_RIGHTS), (FENCE, FENCE_RIGHTS))
     )
 
 
@@ -153,10 +161,8 @@ def probes(further: Iterable[str] = ()) -> tuple[tuple[str, str], ...]:
 
     ``further`` are the columns beside the original ones that a new row is given a value in.
     """
-    inserted = (*_INSERTED, *further)
-    rows = _probes(TABLE, tuple(COMPUTE_NODES_COLUMNS), inserted, _UPDATED)
-    guards = tuple(FENCE_COLUMNS)
-    return (*rows, *_probes(FENCE, guards, guards, guards))
+    nodes = {**NODE_RIGHTS, "INSERT": (*NODE_RIGHTS["INSERT"], *further)}
+    return (*_probes(TABLE, nodes), *_probes(FENCE, FENCE_RIGHTS))
 
 
 def readable() -> tuple[tuple[str, str], ...]:
@@ -164,9 +170,21 @@ def readable() -> tuple[tuple[str, str], ...]:
     return probes()[:1]
 
 
-def _probes(
-    table: str, read: Sequence[str], inserted: Sequence[str], updated: Sequence[str]
-) -> list[tuple[str, str]]:
+def used(table: str) -> tuple[str, ...]:
+    """The columns of one of the two tables that are read or written, in the table's order."""
+    rights = NODE_RIGHTS if table == TABLE else FENCE_RIGHTS
+    columns = COMPUTE_NODES_COLUMNS if table == TABLE else FENCE_COLUMNS
+    return tuple(c for c in columns if any(c in needed for needed in rights.values()))
+
+
+def _listed(rights: Rights) -> str:
+    return ", ".join(
+        f"{right} ({', '.join(map(quoted, columns))})" for right, columns in rights.items()
+    )
+
+
+def _probes(table: str, rights: Rights) -> list[tuple[str, str]]:
+    read, inserted, updated = rights["SELECT"], rights["INSERT"], rights["UPDATE"]
     # The right is asked for when the statement is prepared; WHERE FALSE keeps it from acting.
     nothing = f"SELECT {', '.join('0' for _ in inserted)} FROM DUAL WHERE FALSE"
     assignments = ", ".join(f"{quoted(column)} = 0" for column in updated)

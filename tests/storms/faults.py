@@ -128,7 +128,7 @@ async def locks_of_a_rival(scene: OneServer) -> None:
                 cursor.execute("INSERT INTO scratch SELECT seq FROM seq_1_to_5000")
                 for host in hosts:
                     cursor.execute(
-                        "SELECT id FROM compute_nodes JOIN asynchost_fence ON cn_id = id"
+                        "SELECT t.id FROM compute_nodes t JOIN asynchost_fence ON cn_id = t.id"
                         f" WHERE node = '{host.host}' FOR UPDATE"
                     )
                 cursor.execute(f"DO SLEEP({hold_seconds:f})")

@@ -33,12 +33,14 @@ def test_applying_says_if_not_exists() -> None:
 def test_the_grants_name_columns_and_never_delete() -> None:
     """Least privilege: identity and creation cannot be updated, nothing can be deleted."""
     nodes, fence = schema.grant_statements("no`va", "'me'@'%'")
-    assert nodes.startswith("GRANT SELECT (`created_at`, ")
+    assert nodes.startswith("GRANT SELECT (`id`, ")
     assert " ON `no``va`.`compute_nodes` TO 'me'@'%'" in nodes
     updated = nodes[nodes.index("UPDATE (") :]
     for column in ("id", "service_id", "created_at", "deleted_at"):
         assert f"`{column}`" not in updated
-    assert fence == "GRANT SELECT, INSERT, UPDATE ON `no``va`.`asynchost_fence` TO 'me'@'%'"
+    assert fence.startswith("GRANT SELECT (`node`, ")
+    assert fence.endswith(" ON `no``va`.`asynchost_fence` TO 'me'@'%'")
+    assert "`cn_id`" not in fence[fence.index("INSERT (") : fence.index("UPDATE (")]
     assert "DELETE" not in nodes + fence
 
 
