@@ -1,7 +1,8 @@
 """The rights that are printed: all that an agent does can be done with them, and with none less."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 
 import pymysql
@@ -76,7 +77,7 @@ def written(database: Database) -> list[int]:
 async def test_the_printed_rights_suffice_and_none_is_too_many(
     database: Database, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each column of each right taken away in turn: something of what was done is refused."""
+    """Each column of each right taken away in turn, something of what was done is refused."""
     done: dict[str, str] = {}
     run = Session._run
 
@@ -90,16 +91,26 @@ async def test_the_printed_rights_suffice_and_none_is_too_many(
         await whole_life(database, url)
     assert refusals(database, done) == set()
     superfluous = []
+    with closing(database.connect()) as admin, admin.cursor() as cursor:
+        for table, right, column in granted():
+            which = f"{right} (`{column}`) ON {database.name}.{table}"
+            cursor.execute(f"REVOKE {which} FROM {ACCOUNT}")
+            if not refusals(database, done) & {*REFUSED}:
+                superfluous.append(which)
+            cursor.execute(f"GRANT {which} TO {ACCOUNT}")
+    assert superfluous == []
+    assert refusals(database, done) == set()
+
+
+def granted() -> Iterator[tuple[str, str, str]]:
+    """Table, right and column; of the columns that come from the host three stand for all, since
+    every statement names them together."""
+    alike = schema.OWNED_COLUMNS[1:-1]
     for table, rights in ((schema.TABLE, schema.NODE_RIGHTS), (schema.FENCE, schema.FENCE_RIGHTS)):
         for right, columns in rights.items():
             for column in columns:
-                which = f"{right} (`{column}`) ON {database.name}.{table}"
-                database.execute(f"REVOKE {which} FROM {ACCOUNT}")
-                if not refusals(database, done) & {*REFUSED}:
-                    superfluous.append(which)
-                database.execute(f"GRANT {which} TO {ACCOUNT}")
-    assert superfluous == []
-    assert refusals(database, done) == set()
+                if column not in alike or column == "cpu_info":
+                    yield table, right, column
 
 
 def refusals(database: Database, statements: Mapping[str, str]) -> set[int]:
