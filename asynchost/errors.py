@@ -9,7 +9,8 @@
     │   ├── DatabaseRefusedError    password, database, table, column or grant is missing
     │   ├── AmbiguousRowError       several live rows could be this host's
     │   ├── RowConflictError        two hosts of this process would share one row
-    │   └── NovaOwnsRowError        a nova-compute that is alive keeps the row
+    │   ├── NovaOwnsRowError        a nova-compute that is alive keeps the row
+    │   └── ServiceMissingError     no row can be made without a service that is not there
     ├── UnavailableError            gone for now: retried with backoff
     │   ├── HypervisorUnavailableError
     │   │   └── CallTimeoutError    a libvirt call outlived its deadline
@@ -111,6 +112,20 @@ class NovaOwnsRowError(ConfigurationError):
         )
         self.hypervisor_hostname = hypervisor_hostname
         self.service_host = service_host
+        self.service_id = service_id
+
+
+class ServiceMissingError(ConfigurationError):
+    """The table takes only rows of services that are in the table ``services``."""
+
+    def __init__(self, hypervisor_hostname: str, service_id: int) -> None:
+        super().__init__(
+            f"no row can be made for {hypervisor_hostname!r}: a foreign key asks for a service with"
+            f" the id {service_id}, and there is none; give the id of the host's own with"
+            " --service-id (SELECT id, host FROM services WHERE `binary` = 'nova-compute'), or let"
+            " the account read that table: asynchost schema prints the GRANT"
+        )
+        self.hypervisor_hostname = hypervisor_hostname
         self.service_id = service_id
 
 

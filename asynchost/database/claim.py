@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from asynchost.database import statements
-from asynchost.database.classify import Kind, StatementError
+from asynchost.database.classify import NO_PARENT_ROW, Kind, StatementError
 from asynchost.database.identity import (
     Candidate,
     Claim,
@@ -29,7 +29,7 @@ from asynchost.database.layout import Layout
 from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.database.session import Row, Session
 from asynchost.database.statements import FenceKey
-from asynchost.errors import NovaOwnsRowError, RowConflictError
+from asynchost.errors import NovaOwnsRowError, RowConflictError, ServiceMissingError
 
 _NOVA_ALIVE_SECONDS = 120
 """A nova-compute reports every ten seconds, and Nova takes it for down after sixty."""
@@ -51,6 +51,7 @@ async def claim(
     :raises AmbiguousRowError: several live rows could be a host's.
     :raises NovaOwnsRowError: a nova-compute that is alive keeps it.
     :raises RowConflictError: it is one of ``held``.
+    :raises ServiceMissingError: a foreign key asks for a service that is not there.
     :raises StillOwnedError: a standby's claim, and the row's owner is alive.
     :raises StatementError: nothing is claimed, or (kind CONNECTION) it is not known.
 
@@ -176,7 +177,13 @@ class _Attempt:
         wanted, nova = self._batch[number], self._novas[number]
         host = wanted.name if nova is None else nova.host
         filling = self._layout.filling(host, wanted.supported_instances)
-        await self._session.write(statements.insert(wanted.values, service_id, filling))
+        try:
+            await self._session.write(statements.insert(wanted.values, service_id, filling))
+        except StatementError as error:
+            # Nova's tables had this key for some years.
+            if error.code in NO_PARENT_ROW:
+                raise ServiceMissingError(wanted.name, service_id) from error
+            raise
         return self._session.insert_id
 
     async def _adopt(self, claims: Sequence[Claim]) -> None:

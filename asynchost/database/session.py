@@ -39,8 +39,9 @@ _INIT = (
 _CLAIM_SECONDS = 15
 """How long a claim may keep others waiting when its agent falls silent within it."""
 
-_READ_ONLY, _NO_TLS, _NO_PLUGIN = 1290, 2026, 2059
+_READ_ONLY, _NO_TLS, _NO_PLUGIN, _TOO_LARGE = 1290, 2026, 2059, 1153
 """The codes that servers and clients give for these."""
+_MOST_BYTES_A_CHARACTER = 4
 _GOODBYE_SECONDS = 0.5
 """A goodbye is a courtesy that spares the server's log a line: not worth a longer wait."""
 
@@ -80,6 +81,8 @@ class Session:
         self._transport = _transport_of(connection)
         self._url = url
         self._deadline_seconds = deadline_seconds
+        self._most_bytes: int | None = None
+        """What the server takes at once; None: it was not asked yet."""
 
     @classmethod
     async def connect(
@@ -131,7 +134,9 @@ class Session:
         return session
 
     async def _set_up(self, *, only_reads: bool) -> None:
-        ((read_only,),) = await self.query("SELECT @@read_only")
+        ((read_only, self._most_bytes),) = await self.query(
+            "SELECT @@read_only, @@max_allowed_packet"
+        )
         if read_only and not only_reads:
             raise StatementError(
                 str(self._url), _READ_ONLY, "the server is read-only", Kind.CONNECTION
@@ -213,6 +218,7 @@ class Session:
         await self.aclose()
 
     async def _run(self, statement: str) -> int:
+        self._refuse_large(statement)
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 return int(await self._connection.query(statement))
@@ -225,6 +231,21 @@ class Session:
             # Cancelled, or something unforeseen: the answer may still come, so nobody may ask.
             self.abort()
             raise
+
+    def _refuse_large(self, statement: str) -> None:
+        """What is larger than the server takes is not sent: it would not say so, but break the
+        connection off, and nobody would know which statement that was for.
+
+        :raises StatementError: of kind BAD_ROW.
+        """
+        most = self._most_bytes
+        if most is None or len(statement) * _MOST_BYTES_A_CHARACTER < most:
+            return
+        # One byte more says that it is a statement.
+        size = len(statement.encode()) + 1
+        if size >= most:
+            reason = f"the statement has {size} bytes, and max_allowed_packet is {most}"
+            raise StatementError(str(self._url), _TOO_LARGE, reason, Kind.BAD_ROW)
 
 
 def _translate(error: Exception, url: DatabaseUrl, deadline_seconds: float) -> Exception:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import pymysql
 
+from asynchost.database.foreign_edits import REPAIRS_PER_HOUR
 from tests.storms.load import VERSION
 from tests.storms.scene import WRITER, OneServer, Scene
 from tests.support.proxy import WHOLE_BYTES, Proxy, Waylaid
@@ -170,8 +171,13 @@ async def guards_lost(scene: OneServer) -> None:
 
 @among(SERVER)
 async def rows_soft_deleted(scene: OneServer) -> None:
-    """Somebody thought that the hosts were gone."""
-    await scene.execute("UPDATE compute_nodes SET deleted = 1 WHERE deleted = 0 AND RAND() < 0.05")
+    """Somebody thought that the hosts were gone; of no host more often than a row is made anew."""
+    await scene.execute(
+        "UPDATE compute_nodes SET deleted = 1 WHERE deleted = 0 AND RAND() < 0.05"
+        " AND hypervisor_hostname NOT IN (SELECT * FROM (SELECT hypervisor_hostname"
+        f" FROM compute_nodes WHERE deleted <> 0 GROUP BY 1 HAVING COUNT(*) >= {REPAIRS_PER_HOUR})"
+        " often)"
+    )
 
 
 # -- the network ------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from asynchost.errors import (
     NotReadyError,
     NovaOwnsRowError,
     RowConflictError,
+    ServiceMissingError,
     UnavailableError,
 )
 
@@ -90,6 +91,14 @@ CASES = [
         " 'node-1.example.org'), which writes its own figures into it; stop that one, give the"
         " host another name (--connect NAME=URI), or insist with --beside-nova",
         {"hypervisor_hostname": "node-1", "service_host": "node-1.example.org", "service_id": 7},
+    ),
+    Case(
+        ServiceMissingError("node-1", 0),
+        "no row can be made for 'node-1': a foreign key asks for a service with the id 0, and there"
+        " is none; give the id of the host's own with --service-id (SELECT id, host FROM services"
+        " WHERE `binary` = 'nova-compute'), or let the account read that table: asynchost schema"
+        " prints the GRANT",
+        {"hypervisor_hostname": "node-1", "service_id": 0},
     ),
     Case(UnavailableError("gone"), "gone", {"message": "gone"}, retryable=True),
     Case(

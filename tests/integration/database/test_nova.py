@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from asynchost.database import ComputeNodeWriter, WriterSettings, apply_schema, schema
-from asynchost.errors import NovaOwnsRowError
+from asynchost.errors import NovaOwnsRowError, ServiceMissingError
 from asynchost.testing import FakeHost
 from tests.support.mariadb import Database
 from tests.support.waiting import eventually
@@ -159,6 +159,30 @@ async def test_what_a_table_demands_is_supplied(database: Database) -> None:
     assert (row["n"], row["t"], row["b"]) == (0, "", b"")
     assert row["d"] == row["created_at"]
     assert (row["with_default"], row["made"], row["nothing"]) == (5, row["vcpus"] * 2, None)
+
+
+async def test_a_foreign_key_to_the_services_is_heeded(nova: Database) -> None:
+    """As Nova's tables had it for some years: a row is made for the host's service, and for none
+    other; a host without one is told what it lacks, and the others go on."""
+    nova.execute("DROP TABLE compute_nodes")
+    nova.execute(schema.compute_nodes_ddl())
+    nova.execute(
+        "ALTER TABLE compute_nodes ADD CONSTRAINT fk_compute_nodes_service_id"
+        " FOREIGN KEY (service_id) REFERENCES services (id)"
+    )
+    service = add_service(nova, "served", 5000)
+    async with ComputeNodeWriter(nova.url, settings=AT_ONCE) as writer:
+        served = FakeHost("served")
+        writer.attach(FakeHost("stray"))
+        writer.attach(served)
+        await writer.flush()
+        with pytest.raises(ServiceMissingError, match="'stray'.* --service-id"):
+            await writer.wait()
+        served.start(vcpus=2)
+        await writer.flush()
+    row = nova.row()
+    assert (row["hypervisor_hostname"], row["service_id"]) == ("served", service)
+    assert row["vcpus_used"] == 2
 
 
 @pytest.mark.parametrize("service_host", ["n1", "N1.example.org"])

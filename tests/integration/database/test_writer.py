@@ -548,6 +548,39 @@ async def test_a_name_that_the_table_cannot_hold_costs_only_its_host(database: D
     assert left_out["host"] == hosts[1].host
 
 
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [
+        pytest.param("ALTER TABLE compute_nodes ADD CHECK (vcpus_used < 9)", 4025, id="check"),
+        pytest.param(
+            "CREATE TRIGGER rule BEFORE UPDATE ON compute_nodes FOR EACH ROW IF NEW.vcpus_used > 8"
+            " THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'too many'; END IF",
+            1644,
+            id="trigger",
+        ),
+    ],
+)
+async def test_a_row_against_somebodys_own_rule_is_left_out_too(
+    database: Database, rule: str, code: int
+) -> None:
+    """A rule that others have put on the table costs one host, and no connection."""
+    hosts = [FakeHost(f"n{number}") for number in range(5)]
+    async with ComputeNodeWriter(database.url, settings=NEVER_BY_ITSELF) as writer:
+        for host in hosts:
+            writer.attach(host)
+        await writer.flush()
+        database.execute(rule)
+        sessions = database.connections()
+        for number, host in enumerate(hosts):
+            host.start(vcpus=9 if number == 2 else 1)
+        with capture_logs() as logs:
+            await asyncio.wait_for(writer.flush(), 30)
+        (left_out,) = [log for log in logs if log["log_level"] == "error"]
+        assert (left_out["host"], left_out["code"]) == ("n2", code)
+        assert [row["vcpus_used"] for row in database.rows()] == [1, 1, 0, 1, 1]
+        assert database.connections() == sessions
+
+
 async def test_leaving_writes_what_is_dirty(database: Database) -> None:
     """A change that was still being debounced is in the row when the writer is gone."""
     host = FakeHost("n1")
