@@ -25,6 +25,7 @@ from asynchost.errors import (
     NotReadyError,
     NovaOwnsRowError,
     RowConflictError,
+    ServiceMissingError,
     UnavailableError,
 )
 from asynchost.explanation import DomainAccount, Explanation
@@ -82,6 +83,7 @@ __all__ = [
     "OnForeignEdit",
     "Policy",
     "RowConflictError",
+    "ServiceMissingError",
     "SnapshotSource",
     "Subscription",
     "UnavailableError",

@@ -16,7 +16,7 @@ from asynchost.database.records import Record, Verdict
 from asynchost.database.rows import Values
 from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.database.session import Row, Session
-from asynchost.database.statements import FenceKey, RowWrite
+from asynchost.database.statements import FenceKey, RowWrite, Sign
 from asynchost.database.vigil import MISSED_RENEWALS, Sight
 from asynchost.log import get_logger
 from asynchost.together import together
@@ -111,16 +111,30 @@ class Lane:
         """Give signs of life; where one is not taken, find out why."""
         pairs = [(a, sign) for a in attachments if (sign := a.sign()) is not None]
         for start in range(0, len(pairs), _SIGNS_PER_STATEMENT):
-            part = pairs[start : start + _SIGNS_PER_STATEMENT]
-            signs = [
-                sign._replace(state=statements.STOPPED) if stopped else sign for _, sign in part
-            ]
+            await self._renew(pairs[start : start + _SIGNS_PER_STATEMENT], stopped=stopped)
+
+    async def _renew(self, part: Sequence[tuple[Attachment, Sign]], *, stopped: bool) -> None:
+        signs = [sign._replace(state=statements.STOPPED) if stopped else sign for _, sign in part]
+        try:
             matched = await self._session.write(statements.renew(signs, self._owner))
-            for attachment, sign in part:
-                attachment.told(sign)
-            if matched != len(part) and not stopped:
-                for attachment in await self.reconcile(a for a, _ in part):
-                    attachment.touch()
+        except StatementError as error:
+            if error.kind is Kind.CONNECTION:
+                raise
+            if error.kind is Kind.SAME_CONNECTION and len(part) > 1:
+                # Somebody's lock on one guard must not let the owner of all others look dead.
+                middle = len(part) // 2
+                await self._renew(part[:middle], stopped=stopped)
+                await self._renew(part[middle:], stopped=stopped)
+                return
+            self._log.warning(
+                "sign of life not taken", host=part[0][0].host, count=len(part), reason=error.reason
+            )
+            return
+        for attachment, sign in part:
+            attachment.told(sign)
+        if matched != len(part) and not stopped:
+            for attachment in await self.reconcile(a for a, _ in part):
+                attachment.touch()
 
     async def aclose(self) -> None:
         """End the session in good order. Cancelling it ends it as well."""

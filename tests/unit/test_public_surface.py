@@ -46,6 +46,7 @@ PUBLIC = [
     "OnForeignEdit",
     "Policy",
     "RowConflictError",
+    "ServiceMissingError",
     "SnapshotSource",
     "Subscription",
     "UnavailableError",

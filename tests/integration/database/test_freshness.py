@@ -1,11 +1,16 @@
 """What a reader of the database can tell: "nothing changed" from "nobody watches"."""
 
+import asyncio
 import re
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from asynchost.database import ComputeNodeWriter, WriterSettings
+import pytest
+from structlog.testing import capture_logs
+
+from asynchost.database import ComputeNodeWriter, WriterSettings, worker
 from asynchost.testing import FakeHost
 from tests.support.mariadb import Database
 from tests.support.waiting import eventually
@@ -74,3 +79,64 @@ async def test_the_sign_of_life_of_many_hosts_is_renewed_in_turns(database: Data
             )
         # Not in one moment.
         assert len({fence["seen_at"] for fence in database.fences()}) >= 3
+
+
+async def test_a_lock_on_one_guard_lets_no_other_host_look_dead(database: Database) -> None:
+    """Its own sign of life waits; the others are given, through the same session."""
+    settings = replace(SETTINGS, renewal_interval_seconds=0.5)
+    async with ComputeNodeWriter(database.url, settings=settings) as writer:
+        for number in range(9):
+            writer.attach(FakeHost(f"n{number}"))
+        await writer.flush()
+        sessions = database.connections()
+        with closing(database.connect()) as rival, rival.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT * FROM asynchost_fence WHERE node = 'n4' FOR UPDATE")
+            with capture_logs() as logs:
+                for _ in range(2):
+                    await eventually(lambda: logs, 30)
+                    before = {fence["node"]: fence["seen_at"] for fence in database.fences()}
+                    logs.clear()
+                    await eventually(
+                        lambda before=before: (
+                            {
+                                fence["node"]
+                                for fence in database.fences()
+                                if fence["seen_at"] == before[fence["node"]]
+                            }
+                            == {"n4"}
+                        ),
+                        30,
+                    )
+            assert {(log["event"], log["host"]) for log in logs} <= {
+                ("sign of life not taken", "n4")
+            }
+            rival.rollback()
+        before = {fence["node"]: fence["seen_at"] for fence in database.fences()}
+        await eventually(lambda: database.fences()[4]["seen_at"] > before["n4"], 30)
+        assert database.connections() == sessions
+
+
+@pytest.mark.parametrize(
+    ("interval", "phase", "least", "most"), [(20.0, 0.01, 0.0, 15.0), (2.0, 0.9, 1.7, 30.0)]
+)
+async def test_the_first_sign_of_life_comes_at_a_moment_of_its_own(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    interval: float,
+    phase: float,
+    least: float,
+    most: float,
+) -> None:
+    """Agents that connect together, as after an outage, do not tick together: each draws its
+    phase, anew for each connection."""
+    monkeypatch.setattr(worker.random, "random", lambda: phase)
+    settings = replace(SETTINGS, renewal_interval_seconds=interval, connection_age_seconds=0)
+    async with ComputeNodeWriter(database.url, settings=settings) as writer:
+        began = asyncio.get_running_loop().time()
+        writer.attach(FakeHost("n1"))
+        await writer.flush()
+        claimed = database.fences()[0]["seen_at"]
+        await eventually(lambda: database.fences()[0]["seen_at"] > claimed, 40)
+        took = asyncio.get_running_loop().time() - began
+    assert least <= took < most

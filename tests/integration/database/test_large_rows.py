@@ -1,4 +1,4 @@
-"""Statements are bounded in bytes as well as in rows, and a row that no server takes is left out."""
+"""Statements are bounded in bytes as well as in rows; a row that is too large is left out."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -176,7 +176,7 @@ async def test_a_foreign_key_to_the_services_is_heeded(nova: Database) -> None:
         writer.attach(FakeHost("stray"))
         writer.attach(served)
         await writer.flush()
-        with pytest.raises(ServiceMissingError, match="'stray'.* --service-id"):
+        with pytest.raises(ServiceMissingError, match=r"'stray'.* --service-id"):
             await writer.wait()
         served.start(vcpus=2)
         await writer.flush()

@@ -7,7 +7,6 @@ import pytest
 
 from asynchost.database.classify import Kind, code_of, kind_of, reason_of
 
-
 # Written down a second time on purpose, as the servers' manuals have them: what a code asks for
 # is decided here, not copied from the module.
 CLASSES = {
