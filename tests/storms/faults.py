@@ -13,7 +13,8 @@ import pymysql
 
 from asynchost.database.foreign_edits import REPAIRS_PER_HOUR
 from tests.storms.load import VERSION
-from tests.storms.scene import WRITER, OneServer, Scene
+from tests.storms.scene import WRITER, ImpossibleError, OneServer, Scene
+from tests.support.disk import fill
 from tests.support.proxy import WHOLE_BYTES, Proxy, Waylaid
 from tests.support.waiting import eventually
 
@@ -161,6 +162,29 @@ async def right_revoked(scene: OneServer) -> None:
         await scene.pause(0.1, 1.0)
     finally:
         await scene.grant()
+
+
+@among(SERVER)
+async def disk_full(scene: OneServer) -> None:
+    """Nothing has room to grow, what the server keeps in reserve included; then there is again."""
+    if scene.disk is None:
+        raise ImpossibleError
+    ballast = scene.disk / "ballast"
+    await asyncio.to_thread(fill, ballast)
+
+    def hoard() -> None:
+        with contextlib.suppress(pymysql.err.Error, OSError):
+            scene.databases[0].execute(
+                "INSERT INTO hoard SELECT seq, REPEAT('x', 4000) FROM seq_1_to_50000"
+            )
+
+    hoarding = asyncio.create_task(asyncio.to_thread(hoard))
+    try:
+        await scene.pause(0.5, 2.5)
+    finally:
+        await asyncio.to_thread(ballast.unlink)
+        await hoarding
+    await scene.execute("TRUNCATE TABLE hoard")
 
 
 @among(SERVER)

@@ -156,8 +156,7 @@ async def three_nodes(load: Load, rng: random.Random) -> AsyncIterator[ThreeNode
 
 async def _bring_back(scene: ThreeNodes, nodes: list[Node]) -> None:
     """Start nodes that were killed, at the same time, for one may need the other."""
-    for node in nodes:
-        await node.begin()
+    await asyncio.gather(*(node.begin() for node in nodes))
     for node in scene.nodes:
         await node.synced()
 

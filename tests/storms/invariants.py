@@ -24,6 +24,7 @@ _COLUMNS = ("hypervisor_hostname", *row_of(0))
 TABLES = (
     "CREATE TABLE violations (id BIGINT AUTO_INCREMENT PRIMARY KEY, what VARCHAR(500) NOT NULL)",
     "CREATE TABLE scratch (number BIGINT NOT NULL PRIMARY KEY)",
+    "CREATE TABLE hoard (number BIGINT NOT NULL PRIMARY KEY, what TEXT NOT NULL)",
 )
 TRIGGERS = (
     f"""CREATE TRIGGER watch_update AFTER UPDATE ON compute_nodes FOR EACH ROW

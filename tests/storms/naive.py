@@ -1,8 +1,8 @@
-"""A writer as one would write it at first: it shows that the invariants can be broken.
+"""Writers as one would write them at first: they show that the invariants can be broken.
 
 For each host the newest state is queued, and written with one ``UPDATE`` that is tried again on
-any error. It holds absolute values, opens a new connection when one breaks, has a deadline for
-each statement, and no guard.
+any error. They open a new connection when one breaks, have a deadline for each statement, and no
+guard. The one holds absolute values, the other adds differences.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Self
 import aiomysql
 import pymysql
 
-from asynchost.database.rows import RowEncoder
+from asynchost.database.rows import RowEncoder, Values
 from asynchost.database.settings import WriterSettings
 from asynchost.database.statements import literal
 from asynchost.database.url import DatabaseUrl
@@ -27,6 +27,8 @@ class NaiveWriter:
         self._settings = settings
         self._queue: dict[SnapshotSource, None] = {}
         self._rows: dict[SnapshotSource, int] = {}
+        self._known: dict[SnapshotSource, Values] = {}
+        """What was acknowledged."""
         self._woken = asyncio.Event()
         self._idle = asyncio.Event()
         self._connection: aiomysql.Connection | None = None
@@ -100,12 +102,30 @@ class NaiveWriter:
                         f" VALUES (0, 0, {', '.join(map(literal, values.values()))})"
                     )
                 self._rows[source] = cursor.lastrowid if found is None else found[0]
-            assignments = ", ".join(f"{c} = {literal(v)}" for c, v in values.items())
+                self._known[source] = dict(values)
             await cursor.execute(
-                f"UPDATE compute_nodes SET {assignments} WHERE id = {self._rows[source]}"
+                f"UPDATE compute_nodes SET {self._assignments(source, values)}"
+                f" WHERE id = {self._rows[source]}"
             )
+            self._known[source] = dict(values)
+
+    def _assignments(self, source: SnapshotSource, values: Values) -> str:
+        return ", ".join(f"{column} = {literal(value)}" for column, value in values.items())
 
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+class RelativeWriter(NaiveWriter):
+    """Adds what has changed since the last acknowledged write."""
+
+    def _assignments(self, source: SnapshotSource, values: Values) -> str:
+        known = self._known[source]
+        changes = {
+            column: value - before
+            for column, value in values.items()
+            if isinstance(value, int) and isinstance(before := known[column], int)
+        }
+        return ", ".join(f"{column} = {column} + ({by:d})" for column, by in changes.items())

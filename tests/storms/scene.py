@@ -7,8 +7,9 @@ May live here: what the faults break and mend. Must not: which faults there are.
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pymysql
@@ -16,12 +17,14 @@ import pymysql
 from asynchost.database import PrivateMariaDB, WriterSettings, apply_schema
 from asynchost.database.schema import grant_statements
 from tests.storms.load import VERSION, Load
+from tests.support.disk import small_disk
 from tests.support.mariadb import Database
 from tests.support.proxy import Proxy
 
 WRITER = "writer"
 """The account that storms write with. It may neither write to a read-only server nor have the
 connection that is kept for administrators."""
+_DISK_MIB = 384
 _SERVER = (
     # A crash then takes back what was acknowledged within the last second.
     "--innodb-flush-log-at-trx-commit=0",
@@ -39,6 +42,10 @@ HURRIED = WriterSettings(
     refusal_retry_seconds=0.2,
 )
 """A writer in a hurry: what takes minutes in its defaults takes a second here."""
+
+
+class ImpossibleError(Exception):
+    """A fault that this machine does not let anyone make."""
 
 
 class Scene:
@@ -92,24 +99,31 @@ class Scene:
 
 
 class OneServer(Scene):
-    """A single server."""
+    """A single server, on a small disk of its own where one can be had."""
 
-    def __init__(self, server: PrivateMariaDB, proxy: Proxy, *rest: Any) -> None:
+    def __init__(self, server: PrivateMariaDB, disk: Path | None, proxy: Proxy, *rest: Any) -> None:
         super().__init__([Database(server, "nova")], [proxy], *rest)
         self.server = server
+        self.disk = disk
 
 
 @asynccontextmanager
 async def one_server(load: Load, rng: random.Random) -> AsyncIterator[OneServer]:
     """A server with both tables, empty, and the way to it; all gone afterwards."""
-    async with PrivateMariaDB(arguments=_SERVER) as server:
-        await furnish(server)
-        listen = Path(server.folder, "p")
-        with Proxy(server.socket, listen) as proxy:
-            url = server.url("nova", user=WRITER).replace(str(server.socket), str(listen))
-            made = OneServer(server, proxy, url, load, rng)
-            await made.grant()
-            yield made
+    with ExitStack() as stack:
+        disk: Path | None = Path(stack.enter_context(TemporaryDirectory(prefix="storm-")))
+        try:
+            stack.enter_context(small_disk(Path(str(disk)), _DISK_MIB))
+        except OSError:
+            disk = None
+        async with PrivateMariaDB(arguments=_SERVER) as server:
+            await furnish(server)
+            listen = Path(server.folder, "p")
+            with Proxy(server.socket, listen) as proxy:
+                url = server.url("nova", user=WRITER).replace(str(server.socket), str(listen))
+                made = OneServer(server, disk, proxy, url, load, rng)
+                await made.grant()
+                yield made
 
 
 async def furnish(server: PrivateMariaDB) -> None:

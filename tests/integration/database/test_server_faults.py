@@ -2,11 +2,7 @@
 its tables and rights: the row is true after."""
 
 import asyncio
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +13,7 @@ from structlog.testing import capture_logs
 from asynchost.database import ComputeNodeWriter, PrivateMariaDB, WriterSettings, apply_schema
 from asynchost.database.schema import grant_statements
 from asynchost.testing import FakeHost
+from tests.support.disk import fill, small_disk
 from tests.support.mariadb import Database
 from tests.support.waiting import eventually
 
@@ -29,7 +26,6 @@ AT_ONCE = WriterSettings(
 )
 DEADLINE_SECONDS = 30.0
 ACCOUNT = "poor@localhost"
-MIB = 2**20
 
 
 @pytest.fixture
@@ -166,35 +162,13 @@ async def test_a_right_that_was_revoked_and_granted_again(
         assert used(private_database) == [2]
 
 
-@contextmanager
-def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Temporary folders are made in a file system of 96 MiB."""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", tmp_path],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"no file system of a limited size: {mounted.stderr.strip()}")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", tmp_path], check=True)
-
-
-def fill(ballast: Path) -> None:
-    """Write until there is no space left."""
-    with ballast.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(MIB // 64))
-    assert shutil.disk_usage(ballast.parent).free == 0
-
-
-async def test_a_full_disk_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
     """The row is written when there is space again, and the writer has said why not before."""
-    with small_disk(tmp_path, monkeypatch):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(small_disk(tmp_path, 96))
+        except OSError as error:
+            pytest.skip(str(error))
         async with PrivateMariaDB() as server:
             Database(server, "mysql").execute("CREATE DATABASE nova")
             await assert_endures(Database(server, "nova"), tmp_path / "ballast")
