@@ -1,15 +1,19 @@
 """The writer while its server is killed, stopped, late, or says no: the row is true afterwards."""
 
 import asyncio
+import gc
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from asynchost.database import ComputeNodeWriter, PrivateMariaDB, WriterSettings, apply_schema
+from asynchost.database.session import Session
 from asynchost.errors import DatabaseRefusedError
 from asynchost.testing import FakeHost
 from tests.support.mariadb import Database
@@ -417,3 +421,60 @@ async def test_a_connection_that_is_lost_amid_many_rows(database: Database) -> N
         await writer.flush()
     assert {row["vcpus_used"] for row in database.rows()} == {2}
     assert len(database.rows()) == len(hosts)
+
+
+async def test_a_long_outage_costs_no_memory_and_one_write_for_each_dirty_host(
+    private_database: Database,
+) -> None:
+    """Thousands of changes and dozens of attempts, and nothing of them is kept but the state."""
+    server = private_database.server
+    hosts = [FakeHost(f"n{number:02}") for number in range(50)]
+    async with ComputeNodeWriter(private_database.url, settings=AT_ONCE) as writer:
+        for host in hosts:
+            writer.attach(host)
+        await writer.flush()
+        await server.kill()
+        for host in hosts[:40]:
+            host.start(vcpus=1)
+
+        attempts = 0
+        connect = Session.connect
+
+        async def counted(*arguments: Any) -> Session:
+            nonlocal attempts
+            attempts += 1
+            return await connect(*arguments)
+
+        async def outage(changes: int, failures: int) -> None:
+            for _ in range(changes):
+                for host in hosts[:40]:
+                    host.stop(host.start(vcpus=1))
+                await asyncio.sleep(0)
+            before = attempts
+            await eventually(lambda: attempts >= before + failures, 30)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Session, "connect", counted)
+            # What any outage costs is there by then.
+            await outage(changes=20, failures=10)
+            before = blocks()
+            await outage(changes=200, failures=40)
+            # The changes were sixteen thousand.
+            assert blocks() - before < 1000
+        for host in hosts[:40]:
+            host.start(vcpus=3)
+        with capture_logs() as logs:
+            await server.start()
+            await writer.flush()
+        written = [log["host"] for log in logs if log["event"] == "row written"]
+        assert sorted(written) == [host.host for host in hosts[:40]]
+        rows = await asyncio.to_thread(private_database.rows)
+        assert [row["vcpus_used"] for row in rows] == [4] * 40 + [0] * 10
+        fences = await asyncio.to_thread(private_database.fences)
+        assert {fence["seq"] for fence in fences[40:]} == {0}
+
+
+def blocks() -> int:
+    """How many pieces of memory are in use."""
+    gc.collect()
+    return sys.getallocatedblocks()

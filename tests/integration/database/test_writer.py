@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from asynchost.database import ComputeNodeWriter, WhenFenced, WriterSettings
+from asynchost.database import ComputeNodeWriter, OnForeignEdit, WhenFenced, WriterSettings
 from asynchost.database.rows import RowEncoder
 from asynchost.errors import ClosedError, FencedError, InvalidSettingError, RowConflictError
 from asynchost.model import DiskUsage, HostSnapshot
@@ -408,6 +408,29 @@ async def test_a_habit_of_somebody_elses_is_told_and_no_more_put_right(database:
         host.start(vcpus=1)
         await used_is(5)
         assert database.row()["memory_mb"] == 6
+
+
+async def test_where_edits_are_only_reported_none_is_put_right(database: Database) -> None:
+    """From the first one on; a column whose own value moves is written as ever."""
+    settings = replace(AT_ONCE, renewal_interval_seconds=0.05, on_foreign_edit=OnForeignEdit.REPORT)
+    host = FakeHost("n1")
+    async with ComputeNodeWriter(database.url, settings=settings) as writer:
+        attachment = writer.attach(host)
+        await writer.flush()
+        with capture_logs() as logs:
+            database.execute(
+                "UPDATE compute_nodes SET vcpus_used = 77, memory_mb = 5,"
+                " updated_at = UTC_TIMESTAMP()"
+            )
+            await eventually(lambda: attachment.foreign_edits == 1, 30)
+            for _ in range(2):
+                seen = database.fences()[0]["seen_at"]
+                await eventually(lambda seen=seen: database.fences()[0]["seen_at"] > seen)
+        (told,) = [log for log in logs if log["event"] == "row changed by another program"]
+        assert (told["put_right"], told["found"]) == (False, {"vcpus_used": 77, "memory_mb": 5})
+        host.start(vcpus=2)
+        await writer.flush()
+    assert (database.row()["vcpus_used"], database.row()["memory_mb"]) == (2, 5)
 
 
 async def test_a_host_that_stands_by_takes_over_from_an_agent_that_stops(
