@@ -82,6 +82,11 @@ class Acknowledged:
 
     def read(self, seq: int, values: Values) -> None:
         """The row was read back: ``values``, put there by the write numbered ``seq``."""
+        if self.is_ahead_of(seq):
+            # Lost in a crash, or late: a cluster's node or a replica that lags will have them in a
+            # moment. Whatever they wrote is in doubt, and that is no longer known by column.
+            self._doubted_seq = max(self._doubted_seq, self._landed_seq)
+            self._doubted_columns = _all(_shared(tuple(values)))
         self._hold(values, self._known())
         self._landed_seq = seq
         self._seq = max(self._seq, seq)
@@ -143,3 +148,8 @@ def _positions(columns: tuple[str, ...]) -> dict[str, int]:
 def _shared(columns: tuple[str, ...]) -> tuple[str, ...]:
     """The one copy of these columns' names, for all hosts: there are as many as kinds of table."""
     return columns
+
+
+@lru_cache(maxsize=16)
+def _all(columns: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(columns)

@@ -31,6 +31,11 @@ def running(database: Database) -> dict[str, int]:
     return {row["hypervisor_hostname"]: row["running_vms"] for row in database.rows()}
 
 
+def command_line(pid: int) -> bytes:
+    """Of a process, as anybody sees it."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 async def row_is(database: Database, expected: dict[str, int], deadline: float = 30) -> None:
     """Wait until the only row says ``expected``."""
     await eventually_equal(lambda: used(database.row()), expected, deadline)
@@ -57,6 +62,25 @@ async def test_a_row_appears_and_sigterm_ends_it_orderly(
     assert [record["event"] for record in records][-1] == "stopped"
     assert all({"timestamp", "level", "event"} <= record.keys() for record in records)
     assert not [record for record in records if record["level"] in ("warning", "error")]
+
+
+async def test_a_dry_run_prints_the_statements_and_writes_nothing(
+    database: Database, libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect
+) -> None:
+    """On standard output, one for each flush; both tables stay empty."""
+    arguments = asynchost(
+        *("run", "--dry-run", "--connect", f"a={libvirtd.uri('test')}"),
+        *("--database", database.url()),
+    )
+    async with command(*arguments) as daemon:
+        await eventually(lambda: daemon.out, 30)
+        xml = guests.guest_xml("one", vcpus=3, kind="test")
+        await asyncio.to_thread(guests.start, test_connection, xml)
+        await eventually(lambda: "vcpus_used = 3" in daemon.out[-1], 30)
+        assert daemon.out[0].startswith("INSERT INTO compute_nodes")
+        assert daemon.out[-1].startswith("UPDATE asynchost_fence")
+        assert (await daemon.stops(signal.SIGTERM))[0] == 0
+    assert database.rows() == []
 
 
 async def test_changes_reach_the_row_and_the_log_says_them(
@@ -283,7 +307,7 @@ async def test_a_standby_takes_over_from_an_agent_that_is_stopped(
 async def test_the_password_comes_from_file_or_environment(
     database: Database, tmp_path: Path
 ) -> None:
-    """Both ways in work, and the password is in no line."""
+    """All ways in work, and the password is in no line and in no list of processes."""
     database.execute(
         "CREATE USER agent@localhost IDENTIFIED BY 's3cret'",
         "GRANT ALL ON nova.* TO agent@localhost",
@@ -300,5 +324,8 @@ async def test_the_password_comes_from_file_or_environment(
         full = asynchost("run", "--connect", "test:///default", *arguments)
         async with command(*full, environment=environment) as daemon:
             await row_is(database, DEFAULT_HOST)
+            # What ps shows to every user of the machine, and the server to its own.
+            assert b"s3cret" not in command_line(daemon.pid)
+            assert "s3cret" not in str(database.execute("SHOW FULL PROCESSLIST"))
             assert (await daemon.stops(signal.SIGTERM))[0] == 0
         assert daemon.said("s3cret") is None
