@@ -14,6 +14,7 @@ import libvirt
 
 from benchmarks import bindings, events, idle, latency, reads, resync, row, storm, writer
 from benchmarks.report import Result
+from tests.storms import galera
 from tests.support.libvirtd import silence_libvirt, why_unavailable
 
 BENCHMARKS: dict[str, Callable[[argparse.Namespace], Result]] = {
@@ -56,6 +57,7 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small hosts, few rounds")
     parser.add_argument("--domains", type=_sizes, help="sizes of the hosts, as 10,5000")
     parser.add_argument("--hosts", type=_sizes, help="numbers of hosts of one writer, as 1,1000")
+    parser.add_argument("--galera", action="store_true", help="writer: on a cluster, too")
     parser.add_argument("--rounds", type=int, help="interleaved rounds")
     parser.add_argument("--seconds", type=float, help="length of one storm")
     parser.add_argument("--operations", type=int, help="single starts and ends in one block")
@@ -66,6 +68,8 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
     for name in options.names:
         if name not in BENCHMARKS:
             parser.error(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
+    if options.galera and (reason := galera.why_impossible()) is not None:
+        parser.error(f"no cluster can be started: {reason}")
     for name, value in (QUICK if options.quick else FULL).items():
         if getattr(options, name) is None:
             setattr(options, name, value)

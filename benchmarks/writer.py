@@ -1,7 +1,8 @@
 """How many hosts' rows one writer keeps true, and what a row costs on both sides.
 
 The hosts are doubles in this process, their rows are there and owned from the beginning, and the
-database is a private MariaDB. All contenders write the same four columns of the same rows.
+database is a private MariaDB, or one node of a Galera cluster of three on this machine. All
+contenders write the same four columns of the same rows.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ from asynchost.model import HostSnapshot, Usage
 from asynchost.testing import FakeHost
 from benchmarks.figures import quantile, ratio_interval
 from benchmarks.report import Goal, Result, Table, microseconds
+from tests.storms import galera
 
 ROWS_A_MEASUREMENT, QUICK_ROWS = 4000, 400
 BULK = 1000
@@ -82,12 +84,14 @@ class Cost(NamedTuple):
 
 
 class Bench:
-    """A server with the rows of so many hosts, twice: ours, and as many for the others."""
+    """A database with the rows of so many hosts, twice: ours, and as many for the others."""
 
-    def __init__(self, server: PrivateMariaDB, url: str, hosts: list[Host]) -> None:
-        self.server = server
-        self.url = url
+    def __init__(self, servers: Sequence[PrivateMariaDB], name: str, hosts: list[Host]) -> None:
+        self.server = servers[0]
+        self.name = name
+        self.url = self.server.url(name)
         self.hosts = hosts
+        self._servers = servers
         self._number = 1
 
     def next(self) -> int:
@@ -106,27 +110,37 @@ class Bench:
         )
 
     def _server_seconds(self) -> float:
-        fields = Path(f"/proc/{self.server.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Of all nodes together: each applies every row."""
+        ticks = 0
+        for server in self._servers:
+            fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @asynccontextmanager
 async def bench(count: int) -> AsyncIterator[Bench]:
-    """With ``count`` hosts."""
+    """With ``count`` hosts, on a server of its own."""
     async with PrivateMariaDB(arguments=["--innodb-buffer-pool-size=256M"]) as server:
-        async with await Session.connect(
-            DatabaseUrl.parse(server.url("mysql")), DEADLINE_SECONDS
-        ) as session:
-            await session.write("CREATE DATABASE nova")
-        url = server.url("nova")
-        await apply_schema(url)
-        like = FakeHost("like").snapshot()
-        hosts = [Host(f"h{number}", like) for number in range(1, count + 1)]
-        async with await Session.connect(DatabaseUrl.parse(url), DEADLINE_SECONDS) as session:
-            await _fill(session, hosts)
-            await session.write(f"CREATE TABLE bare LIKE {TABLE}")
-            await session.write(f"INSERT INTO bare SELECT * FROM {TABLE}")
-        yield Bench(server, url, hosts)
+        yield await furnish([server], count)
+
+
+async def furnish(servers: Sequence[PrivateMariaDB], count: int) -> Bench:
+    """A database for ``count`` hosts, on the first of these servers."""
+    first, name = servers[0], f"nova{count}"
+    async with await Session.connect(
+        DatabaseUrl.parse(first.url("mysql")), DEADLINE_SECONDS
+    ) as session:
+        await session.write(f"CREATE DATABASE {name}")
+    url = first.url(name)
+    await apply_schema(url)
+    like = FakeHost("like").snapshot()
+    hosts = [Host(f"h{number}", like) for number in range(1, count + 1)]
+    async with await Session.connect(DatabaseUrl.parse(url), DEADLINE_SECONDS) as session:
+        await _fill(session, hosts)
+        await session.write(f"CREATE TABLE bare LIKE {TABLE}")
+        await session.write(f"INSERT INTO bare SELECT * FROM {TABLE}")
+    return Bench(servers, name, hosts)
 
 
 async def _fill(session: Session, hosts: Sequence[Host]) -> None:
@@ -186,7 +200,7 @@ async def _ours(there: Bench, rows: int) -> Cost:
 
 async def _connection(there: Bench) -> Any:
     return await aiomysql.connect(
-        unix_socket=str(there.server.socket), user=there.server.user, db="nova", autocommit=True
+        unix_socket=str(there.server.socket), user=there.server.user, db=there.name, autocommit=True
     )
 
 
@@ -265,6 +279,10 @@ CONTENDERS: dict[str, Callable[[Bench, int], Awaitable[Cost]]] = {
     "executemany": _executemany,
     "in bulk, unguarded": _bulk,
 }
+
+
+Costs = dict[str, dict[int, list[Cost]]]
+"""By contender and number of hosts."""
 
 
 class Load(NamedTuple):
@@ -374,19 +392,14 @@ def run(options: Namespace) -> Result:
 async def _run(options: Namespace) -> Result:
     # A host that is set back is told of as changed by another program.
     logging.getLogger("asynchost").setLevel(logging.ERROR)
-    rows = QUICK_ROWS if options.quick else ROWS_A_MEASUREMENT
-    costs: dict[str, dict[int, list[Cost]]] = {
-        name: {size: [] for size in options.hosts} for name in CONTENDERS
-    }
+    costs, clustered = _no_costs(options), _no_costs(options)
     for size in options.hosts:
         async with bench(size) as there:
-            many = max(1, rows // size) * size
-            for number in range(options.rounds + 1):
-                names = list(CONTENDERS)
-                for name in names[number % len(names) :] + names[: number % len(names)]:
-                    cost = await CONTENDERS[name](there, many)
-                    if number:
-                        costs[name][size].append(cost)
+            await _in_turns(there, options, size, costs)
+    if options.galera:
+        async with galera.cluster() as nodes:
+            for size in options.hosts:
+                await _in_turns(await furnish(nodes, size), options, size, clustered)
     async with bench(1) as there:
         blocks = [await _latencies(there, options.operations) for _ in range(options.rounds)]
     loads = {}
@@ -394,31 +407,72 @@ async def _run(options: Namespace) -> Result:
         async with bench(size) as there:
             seconds = QUICK_LOAD_SECONDS if options.quick else LOAD_SECONDS
             loads[size] = await _load(there, seconds)
-    return _result(options, costs, blocks, loads)
+    return _result(options, costs, clustered, blocks, loads)
+
+
+def _no_costs(options: Namespace) -> Costs:
+    return {name: {size: [] for size in options.hosts} for name in CONTENDERS}
+
+
+async def _in_turns(there: Bench, options: Namespace, size: int, costs: Costs) -> None:
+    """The first round is thrown away."""
+    rows = QUICK_ROWS if options.quick else ROWS_A_MEASUREMENT
+    many = max(1, rows // size) * size
+    for number in range(options.rounds + 1):
+        names = list(CONTENDERS)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            cost = await CONTENDERS[name](there, many)
+            if number:
+                costs[name][size].append(cost)
 
 
 def _result(
     options: Namespace,
-    costs: dict[str, dict[int, list[Cost]]],
+    costs: Costs,
+    clustered: Costs,
     blocks: list[tuple[list[float], list[float]]],
     loads: dict[int, Load],
 ) -> Result:
     sizes = options.hosts
 
-    def table(title: str, figure: Callable[[Cost], float], shown: Callable[[float], str]) -> Table:
-        rows = [
-            [name, *(shown(median(map(figure, by[size]))) for size in sizes)]
-            for name, by in costs.items()
-        ]
-        return Table(title, ["", *(f"{size:,}" for size in sizes)], rows)
+    def tables(costs: Costs, where: str) -> list[Table]:
+        def table(
+            title: str, figure: Callable[[Cost], float], shown: Callable[[float], str]
+        ) -> Table:
+            rows = [
+                [name, *(shown(median(map(figure, by[size]))) for size in sizes)]
+                for name, by in costs.items()
+            ]
+            return Table(f"{where}: {title}", ["", *(f"{size:,}" for size in sizes)], rows)
 
-    def times(name: str, size: int) -> float:
+        return [
+            table("rows/s, by hosts", lambda cost: 1 / cost.wall, lambda rate: f"{rate:,.0f}"),
+            table("client's CPU a row, microseconds", lambda cost: cost.client, microseconds),
+            table("server's CPU a row, microseconds", lambda cost: cost.server, microseconds),
+        ]
+
+    def times(costs: Costs, name: str, size: int) -> float:
         mine = [cost.wall for cost in costs["ComputeNodeWriter"][size]]
         theirs = [cost.wall for cost in costs[name][size]]
         return ratio_interval(theirs, mine).value
 
+    def goals(costs: Costs, where: str) -> list[Goal]:
+        one = times(costs, "one UPDATE at a time", largest)
+        bulk = times(costs, "in bulk, unguarded", largest)
+        return [
+            Goal(
+                f"{where}: at least {TIMES_ONE_AT_A_TIME} x the rows of one at a time",
+                f"{one:.1f} x at {largest:,} hosts",
+                one >= TIMES_ONE_AT_A_TIME,
+            ),
+            Goal(
+                f"{where}: at least {SHARE_OF_LIMIT:.0%} of the rows of the unguarded limit",
+                f"{bulk:.0%} at {largest:,} hosts",
+                bulk >= SHARE_OF_LIMIT,
+            ),
+        ]
+
     largest = max(sizes)
-    one, bulk = times("one UPDATE at a time", largest), times("in bulk, unguarded", largest)
     latency = ratio_interval(
         [quantile(ours, 0.5) for ours, _ in blocks], [quantile(bare, 0.5) for _, bare in blocks]
     )
@@ -436,24 +490,18 @@ def _result(
         "Each host changes once, and all rows are written; over a unix socket, flushed to disk at"
         " each commit. Then each of many hosts changes once a second, with the default debouncing;"
         " the changes are made by the process that writes, on the same two processors.",
-        {"rounds": options.rounds, "rows a measurement, at least": ROWS_A_MEASUREMENT},
+        {
+            "rounds": options.rounds,
+            "rows a measurement, at least": QUICK_ROWS if options.quick else ROWS_A_MEASUREMENT,
+        },
         [
-            table("rows/s, by hosts", lambda cost: 1 / cost.wall, lambda rate: f"{rate:,.0f}"),
-            table("client's CPU a row, microseconds", lambda cost: cost.client, microseconds),
-            table("server's CPU a row, microseconds", lambda cost: cost.server, microseconds),
+            *tables(costs, "MariaDB"),
+            *(tables(clustered, "three Galera nodes") if options.galera else []),
             Table("hosts that change once a second", ["", *(f"{n:,}" for n in loads)], load_rows),
         ],
         [
-            Goal(
-                f"at least {TIMES_ONE_AT_A_TIME} x the rows of one at a time",
-                f"{one:.1f} x at {largest:,} hosts",
-                one >= TIMES_ONE_AT_A_TIME,
-            ),
-            Goal(
-                f"at least {SHARE_OF_LIMIT:.0%} of the rows of the unguarded limit",
-                f"{bulk:.0%} at {largest:,} hosts",
-                bulk >= SHARE_OF_LIMIT,
-            ),
+            *goals(costs, "MariaDB"),
+            *(goals(clustered, "Galera") if options.galera else []),
             Goal(
                 f"change to committed row, p50 at most {MOST_TIMES_BARE:g} x one bare UPDATE",
                 f"{latency.value:.2f} ({latency.low:.2f} to {latency.high:.2f})",
@@ -478,6 +526,7 @@ def _result(
         ],
         raw={
             "costs": costs,
+            "costs on Galera": clustered,
             "loads": {n: load._replace(late=dict(load.late)) for n, load in loads.items()},
             "latencies": blocks,
         },

@@ -2,7 +2,8 @@
 
 May live here: the nodes, and the faults that a single server does not know. Needs the packages
 ``galera-4``, ``mariadb-client-core`` and ``rsync``, and the scripts of ``mariadb-server`` in the
-folder that ``ASYNCHOST_GALERA_SCRIPTS`` names; ``./dev storm --galera`` sees to it.
+folder that ``ASYNCHOST_GALERA_SCRIPTS`` names; ``./dev storm --galera`` sees to it, and
+``./dev bench --galera``.
 """
 
 import asyncio
@@ -131,18 +132,25 @@ class ThreeNodes(Scene):
 def why_impossible() -> str | None:
     """Why no cluster can be started here; None if one can."""
     if not _PROVIDER.exists() or SCRIPTS not in os.environ:
-        return "a cluster needs what ./dev storm --galera installs; start it so"
+        return "a cluster needs what ./dev storm --galera and ./dev bench --galera install"
     return None
+
+
+@asynccontextmanager
+async def cluster() -> AsyncIterator[list[Node]]:
+    """A cluster's nodes, all taking part; the first one founded it. All gone afterwards."""
+    # The server finds the scripts that copy its data by this path.
+    os.environ["PATH"] = f"{os.environ[SCRIPTS]}:{os.environ['PATH']}"
+    ports = [free_tcp_port() for _ in range(3 * NODES)]
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(Node(number, ports)) for number in range(NODES)]
 
 
 @asynccontextmanager
 async def three_nodes(load: Load, rng: random.Random) -> AsyncIterator[ThreeNodes]:
     """A cluster with both tables, empty, and the ways to it; all gone afterwards."""
-    # The server finds the scripts that copy its data by this path.
-    os.environ["PATH"] = f"{os.environ[SCRIPTS]}:{os.environ['PATH']}"
-    ports = [free_tcp_port() for _ in range(3 * NODES)]
     async with AsyncExitStack() as stack:
-        nodes = [await stack.enter_async_context(Node(number, ports)) for number in range(NODES)]
+        nodes = await stack.enter_async_context(cluster())
         proxies = [stack.enter_context(Proxy(node.socket)) for node in nodes]
         await furnish(nodes[0])
         Database(nodes[0], "mysql").execute("CREATE DATABASE twins")
