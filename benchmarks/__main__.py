@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], Result]] = {
 FULL = {
     "domains": [10, 100, 1000, 5000],
     "hosts": [1, 100, 1000, 10_000],
+    "rows": 4000,
     "rounds": 10,
     "seconds": 1.0,
     "operations": 100,
@@ -39,6 +40,7 @@ FULL = {
 QUICK = {
     "domains": [10, 100],
     "hosts": [1, 100],
+    "rows": 400,
     "rounds": 2,
     "seconds": 0.5,
     "operations": 50,
@@ -57,6 +59,7 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small hosts, few rounds")
     parser.add_argument("--domains", type=_sizes, help="sizes of the hosts, as 10,5000")
     parser.add_argument("--hosts", type=_sizes, help="numbers of hosts of one writer, as 1,1000")
+    parser.add_argument("--rows", type=int, help="writer: rows of one measurement, at least")
     parser.add_argument("--galera", action="store_true", help="writer: on a cluster, too")
     parser.add_argument("--rounds", type=int, help="interleaved rounds")
     parser.add_argument("--seconds", type=float, help="length of one storm")

@@ -33,7 +33,6 @@ from benchmarks.figures import quantile, ratio_interval
 from benchmarks.report import Goal, Result, Table, microseconds
 from tests.storms import galera
 
-ROWS_A_MEASUREMENT, QUICK_ROWS = 4000, 400
 BULK = 1000
 LOADS, QUICK_LOADS = (30_000, 100_000), (300,)
 LOAD_SECONDS, QUICK_LOAD_SECONDS = 30.0, 3.0
@@ -416,8 +415,7 @@ def _no_costs(options: Namespace) -> Costs:
 
 async def _in_turns(there: Bench, options: Namespace, size: int, costs: Costs) -> None:
     """The first round is thrown away."""
-    rows = QUICK_ROWS if options.quick else ROWS_A_MEASUREMENT
-    many = max(1, rows // size) * size
+    many = max(1, options.rows // size) * size
     for number in range(options.rounds + 1):
         names = list(CONTENDERS)
         for name in names[number % len(names) :] + names[: number % len(names)]:
@@ -490,10 +488,7 @@ def _result(
         "Each host changes once, and all rows are written; over a unix socket, flushed to disk at"
         " each commit. Then each of many hosts changes once a second, with the default debouncing;"
         " the changes are made by the process that writes, on the same two processors.",
-        {
-            "rounds": options.rounds,
-            "rows a measurement, at least": QUICK_ROWS if options.quick else ROWS_A_MEASUREMENT,
-        },
+        {"rounds": options.rounds, "rows a measurement, at least": options.rows},
         [
             *tables(costs, "MariaDB"),
             *(tables(clustered, "three Galera nodes") if options.galera else []),
