@@ -161,6 +161,7 @@ async def _storm(there: Scene, plan: Plan, report: Report, make_writer: MakeWrit
             for reader in readers:
                 await asyncio.to_thread(reader.stop)
     report.sampled = sum(reader.samples for reader in readers)
+    await eventually(lambda: _at_rest(there), _CALM_SECONDS)
     violations = there.violations + report.log.violations
     violations += [violation for reader in readers for violation in reader.violations]
     if report.blocks_per_host > _BLOCKS_PER_HOST:
