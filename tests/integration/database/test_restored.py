@@ -1,6 +1,7 @@
 """A database that is older than what it acknowledged: got out of without a person."""
 
 import asyncio
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -137,6 +138,49 @@ async def test_a_failover_to_a_replica_that_lags_loses_nothing() -> None:
             host.start(vcpus=1)
             await writer.flush()
         assert is_true(servers[1], host)
+
+
+async def test_a_node_that_lags_and_catches_up_makes_no_row_of_two_states(
+    private_database: Database,
+) -> None:
+    """It shows a state from before acknowledged writes, and has them a moment later: columns that
+    are as they were before, and so seem right, are written all the same."""
+    database, host = private_database, FakeHost("n1")
+    door = database.server.folder / "door"
+    door.symlink_to(database.server.socket)
+    url = database.url.replace(str(database.server.socket), str(door))
+    # The next reading back would put it right.
+    settings = replace(SETTINGS, renewal_interval_seconds=86_400)
+    async with ComputeNodeWriter(url, settings=settings) as writer:
+        writer.attach(host)
+        await writer.flush()
+        back_up(database)
+        number = host.start(vcpus=2)
+        await writer.flush()
+        ((late,), (guard,)) = database.rows(), database.fences()
+        door.unlink()
+        for session in database.connections():
+            database.execute(f"KILL {session}")
+        restore(database, TABLES)
+        host.set_disk(None)
+        with closing(database.connect()) as node, node.cursor() as applier:
+            applier.execute("BEGIN")
+            applier.execute("SELECT * FROM asynchost_fence FOR UPDATE")
+            with capture_logs() as logs:
+                door.symlink_to(database.server.socket)
+                # It has seen the older state, and wants to write.
+                await eventually(lambda: "writing again later" in str(logs), 30)
+            host.stop(number)
+            applier.execute(
+                "UPDATE compute_nodes SET vcpus_used = %s, memory_mb_used = %s, free_ram_mb = %s,"
+                " running_vms = %s",
+                [late[c] for c in ("vcpus_used", "memory_mb_used", "free_ram_mb", "running_vms")],
+            )
+            applier.execute("UPDATE asynchost_fence SET seq = %s", [guard["seq"]])
+            applier.execute("COMMIT")
+        await writer.flush()
+        assert "the database lost acknowledged writes" in str(logs)
+        assert is_true(database, host)
 
 
 def replicate(source: Database, target: Database) -> None:
