@@ -162,6 +162,44 @@ async def test_a_right_that_was_revoked_and_granted_again(
         assert used(private_database) == [2]
 
 
+@pytest.mark.parametrize(
+    ("code", "event", "same_session", "least_seconds"),
+    [
+        pytest.param(1047, "database unavailable, trying again", False, 0, id="connection"),
+        pytest.param(31337, "database unavailable, trying again", False, 0, id="unknown"),
+        pytest.param(1020, "writing again later", True, 0, id="same connection"),
+        pytest.param(1114, "writing again later", True, 9, id="resources"),
+        pytest.param(1264, "row left out until its values change", True, 0, id="bad row"),
+        pytest.param(1142, "database unavailable, trying again", False, 0, id="configuration"),
+    ],
+)
+async def test_each_class_of_errors_has_its_consequence(
+    database: Database, code: int, event: str, same_session: bool, least_seconds: float
+) -> None:
+    """The session is kept or not, what is full is asked again slowly; the row is true after."""
+    host = FakeHost("n1")
+    async with ComputeNodeWriter(database.url, settings=AT_ONCE) as writer:
+        attachment = writer.attach(host)
+        await writer.flush()
+        sessions = database.connections()
+        database.execute(
+            "CREATE TRIGGER trouble BEFORE UPDATE ON compute_nodes FOR EACH ROW"
+            f" SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'trouble'"
+        )
+        with capture_logs() as logs:
+            host.start(vcpus=1)
+            await eventually(
+                lambda: [log for log in logs if log["event"] == event], DEADLINE_SECONDS
+            )
+        left = attachment.due_at - asyncio.get_running_loop().time()
+        assert least_seconds <= max(left, 0)
+        await asyncio.to_thread(database.execute, "DROP TRIGGER trouble")
+        host.start(vcpus=1)
+        await asyncio.wait_for(writer.flush(), DEADLINE_SECONDS)
+        assert used(database) == [2]
+        assert (database.connections() == sessions) is same_session
+
+
 async def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
     """The row is written when there is space again, and the writer has said why not before."""
     with ExitStack() as stack:
