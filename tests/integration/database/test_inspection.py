@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from asynchost.database import ComputeNodeWriter, WriterSettings, apply_schema, schema
+from asynchost.database import (
+    ComputeNodeWriter,
+    PrivateMariaDB,
+    WriterSettings,
+    apply_schema,
+    schema,
+)
 from asynchost.database.inspection import check
 from asynchost.database.session import Session
 from asynchost.database.url import DatabaseUrl
@@ -202,6 +208,16 @@ async def test_a_missing_database_is_named(database: Database) -> None:
     """The statement that creates it is part of the text."""
     error = await refusal(database, database.server.url("nowhere"))
     assert (error.code, error.remedy) == (1049, "create it: CREATE DATABASE `nowhere`")
+
+
+async def test_a_binary_log_of_statements_is_refused_at_once() -> None:
+    """Such a server takes no write in READ COMMITTED; the way out is said."""
+    binary_log = ("--log-bin", "--binlog-format=STATEMENT", "--server-id=1")
+    async with PrivateMariaDB(arguments=binary_log) as server:
+        Database(server, "mysql").execute("CREATE DATABASE nova")
+        await apply_schema(server.url("nova"))
+        error = await refusal(Database(server, "nova"))
+    assert (error.code, error.remedy) == (1665, "set binlog_format to MIXED or ROW")
 
 
 async def test_the_probes_change_nothing(database: Database) -> None:
