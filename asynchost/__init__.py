@@ -26,6 +26,7 @@ from asynchost.errors import (
     NovaOwnsRowError,
     RowConflictError,
     ServiceMissingError,
+    ServiceTakenError,
     UnavailableError,
 )
 from asynchost.explanation import DomainAccount, Explanation
@@ -84,6 +85,7 @@ __all__ = [
     "Policy",
     "RowConflictError",
     "ServiceMissingError",
+    "ServiceTakenError",
     "SnapshotSource",
     "Subscription",
     "UnavailableError",

@@ -10,7 +10,8 @@
     │   ├── AmbiguousRowError       several live rows could be this host's
     │   ├── RowConflictError        two hosts of this process would share one row
     │   ├── NovaOwnsRowError        a nova-compute that is alive keeps the row
-    │   └── ServiceMissingError     no row can be made without a service that is not there
+    │   ├── ServiceMissingError     no row can be made without a service that is not there
+    │   └── ServiceTakenError       the only row that the name can have is another service's
     ├── UnavailableError            gone for now: retried with backoff
     │   ├── HypervisorUnavailableError
     │   │   └── CallTimeoutError    a libvirt call outlived its deadline
@@ -127,6 +128,19 @@ class ServiceMissingError(ConfigurationError):
         )
         self.hypervisor_hostname = hypervisor_hostname
         self.service_id = service_id
+
+
+class ServiceTakenError(ConfigurationError):
+    """The live row has another service, and the table takes no second row of the name."""
+
+    def __init__(self, hypervisor_hostname: str, rows: Sequence[tuple[int, int | None]]) -> None:
+        listed = ", ".join(f"id {row} with service_id {service}" for row, service in rows)
+        super().__init__(
+            f"no row of the given service can be made for {hypervisor_hostname!r}: the table takes"
+            f" only one of that name, and there is one ({listed}); leave out --service-id"
+        )
+        self.hypervisor_hostname = hypervisor_hostname
+        self.rows = tuple(rows)
 
 
 class UnavailableError(AsynchostError):

@@ -22,6 +22,7 @@ from asynchost.database.identity import (
     Wanted,
     choose,
     choose_service,
+    live,
     matched_by_name,
     services_of,
 )
@@ -29,7 +30,12 @@ from asynchost.database.layout import Layout
 from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.database.session import Row, Session
 from asynchost.database.statements import FenceKey
-from asynchost.errors import NovaOwnsRowError, RowConflictError, ServiceMissingError
+from asynchost.errors import (
+    NovaOwnsRowError,
+    RowConflictError,
+    ServiceMissingError,
+    ServiceTakenError,
+)
 
 _NOVA_ALIVE_SECONDS = 120
 """A nova-compute reports every ten seconds, and Nova takes it for down after sixty."""
@@ -52,6 +58,7 @@ async def claim(
     :raises NovaOwnsRowError: a nova-compute that is alive keeps it.
     :raises RowConflictError: it is one of ``held``.
     :raises ServiceMissingError: a foreign key asks for a service that is not there.
+    :raises ServiceTakenError: a unique key allows no row beside another service's.
     :raises StillOwnedError: a standby's claim, and the row's owner is alive.
     :raises StatementError: nothing is claimed, or (kind CONNECTION) it is not known.
 
@@ -183,6 +190,13 @@ class _Attempt:
             # Nova's tables had this key for some years.
             if error.code in NO_PARENT_ROW:
                 raise ServiceMissingError(wanted.name, service_id) from error
+            # Nova's later tables have a key of the names; without a given service the row that
+            # is there would have been found.
+            if error.kind is Kind.RESOLVE and wanted.service_id is not None:
+                rows = await self._session.query(statements.live_rows([wanted.name]))
+                if others := live([Candidate(*row) for _, *row in rows]):
+                    listed = [(other.row_id, other.service_id) for other in others]
+                    raise ServiceTakenError(wanted.name, listed) from error
             raise
         return self._session.insert_id
 

@@ -22,6 +22,7 @@ from asynchost.errors import (
     NovaOwnsRowError,
     RowConflictError,
     ServiceMissingError,
+    ServiceTakenError,
     UnavailableError,
 )
 
@@ -99,6 +100,13 @@ CASES = [
         " WHERE `binary` = 'nova-compute'), or let the account read that table: asynchost schema"
         " prints the GRANT",
         {"hypervisor_hostname": "node-1", "service_id": 0},
+    ),
+    Case(
+        ServiceTakenError("node-1", [(3, 7), (4, None)]),
+        "no row of the given service can be made for 'node-1': the table takes only one of that"
+        " name, and there is one (id 3 with service_id 7, id 4 with service_id None); leave out"
+        " --service-id",
+        {"hypervisor_hostname": "node-1", "rows": ((3, 7), (4, None))},
     ),
     Case(UnavailableError("gone"), "gone", {"message": "gone"}, retryable=True),
     Case(

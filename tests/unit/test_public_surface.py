@@ -47,6 +47,7 @@ PUBLIC = [
     "Policy",
     "RowConflictError",
     "ServiceMissingError",
+    "ServiceTakenError",
     "SnapshotSource",
     "Subscription",
     "UnavailableError",

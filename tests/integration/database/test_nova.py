@@ -5,6 +5,7 @@ in between are made from the original table, column after column in the order of
 that in which Nova's releases have added them.
 """
 
+import asyncio
 import json
 import uuid
 from dataclasses import replace
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from asynchost.database import ComputeNodeWriter, WriterSettings, apply_schema, schema
-from asynchost.errors import NovaOwnsRowError, ServiceMissingError
+from asynchost.errors import NovaOwnsRowError, ServiceMissingError, ServiceTakenError
 from asynchost.testing import FakeHost
 from tests.support.mariadb import Database
 from tests.support.waiting import eventually
@@ -183,6 +184,18 @@ async def test_a_foreign_key_to_the_services_is_heeded(nova: Database) -> None:
     row = nova.row()
     assert (row["hypervisor_hostname"], row["service_id"]) == ("served", service)
     assert row["vcpus_used"] == 2
+
+
+async def test_a_given_service_beside_the_one_row_that_the_table_takes(nova: Database) -> None:
+    """Said at once with the row that is there, and nothing of it is touched."""
+    row_id = nova.insert_node(hypervisor_hostname="n1", host="n1", service_id=7)
+    before = nova.rows()
+    async with ComputeNodeWriter(nova.url, settings=AT_ONCE) as writer:
+        writer.attach(FakeHost("n1"), service_id=9)
+        with pytest.raises(ServiceTakenError) as caught:
+            await asyncio.wait_for(writer.wait(), 30)
+    assert caught.value.rows == ((row_id, 7),)
+    assert (nova.rows(), nova.fences()) == (before, [])
 
 
 @pytest.mark.parametrize("service_host", ["n1", "N1.example.org"])
