@@ -37,6 +37,7 @@ BULK = 1000
 LOADS, QUICK_LOADS = (30_000, 100_000), (300,)
 LOAD_SECONDS, QUICK_LOAD_SECONDS = 30.0, 3.0
 TICK_SECONDS = 0.01
+MOST_OWED_SECONDS = 0.1
 MOST_LATE_SECONDS = 0.2
 MOST_BYTES_A_HOST = 1024
 TIMES_ONE_AT_A_TIME = 10
@@ -300,14 +301,14 @@ class Load(NamedTuple):
     """What the process held more in the end than half-way."""
 
 
-def _median_late(load: Load) -> int:
-    """In milliseconds."""
+def _median_late(load: Load) -> float:
+    """In milliseconds; infinity where nothing was written."""
     behind = sum(load.late.values()) / 2
     for late, count in sorted(load.late.items()):
         behind -= count
         if behind <= 0:
             return late
-    raise ValueError("nothing was written")
+    return float("inf")
 
 
 async def _load(there: Bench, seconds: float) -> Load:
@@ -329,9 +330,15 @@ async def _load(there: Bench, seconds: float) -> Load:
         bytes_a_host = (_resident_bytes() - before) / len(there.hosts)
         Attachment.acknowledge = acknowledged  # type: ignore[method-assign]
         try:
-            begun, position, held = time.monotonic(), 0, 0
+            begun, position, held, owed, last = time.monotonic(), 0, 0, 0.0, 0.0
             while (now := time.monotonic() - begun) < seconds:
-                while position < now * len(there.hosts):
+                # What this process cannot offer in time is not made up for: it would offer more
+                # and more at once, and let nothing else have a turn.
+                owed = min(owed + now - last, MOST_OWED_SECONDS)
+                last = now
+                upto = position + int(owed * len(there.hosts))
+                owed -= (upto - position) / len(there.hosts)
+                while position < upto:
                     index = position % len(there.hosts)
                     changed.setdefault(attachments[index], time.monotonic())
                     there.hosts[index].change(2 + position // len(there.hosts))
@@ -479,7 +486,7 @@ def _result(
         ["changes/s offered", *(f"{load.offered:,.0f}" for load in loads.values())],
         ["rows/s written", *(f"{load.written:,.0f}" for load in loads.values())],
         ["late, median, ms", *(f"{_median_late(load):,}" for load in loads.values())],
-        ["late, longest, ms", *(f"{max(load.late):,}" for load in loads.values())],
+        ["late, longest, ms", *(f"{max(load.late, default=-1):,}" for load in loads.values())],
         ["bytes a host, attached", *(f"{load.bytes_a_host:,.0f}" for load in loads.values())],
         ["MiB more, later half", *(f"{load.more_bytes / 2**20:.1f}" for load in loads.values())],
     ]
@@ -504,7 +511,7 @@ def _result(
             ),
             Goal(
                 f"{first:,} hosts once a second: median lateness at most {MOST_LATE_SECONDS:g} s",
-                f"{_median_late(loads[first])} ms",
+                f"{_median_late(loads[first]):,} ms",
                 _median_late(loads[first]) <= 1000 * MOST_LATE_SECONDS,
             ),
             Goal(
