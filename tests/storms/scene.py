@@ -72,8 +72,13 @@ class Scene:
         """What a fault itself found wrong."""
 
     async def execute(self, statement: str) -> list[dict[str, Any]]:
-        """A statement of an administrator."""
-        return await asyncio.to_thread(self.databases[0].execute, statement)
+        """A statement of an administrator, who tries again where the writer was in the way."""
+        while True:
+            try:
+                return await asyncio.to_thread(self.databases[0].execute, statement)
+            except pymysql.err.OperationalError as error:
+                if error.args[0] not in (1205, 1213):
+                    raise
 
     async def pause(self, least_seconds: float, most_seconds: float) -> None:
         """The fault goes on for some time."""
