@@ -32,6 +32,8 @@ class DiskReading(NamedTuple):
     growth: Mapping[str, FileGrowth]
     """The disks that count, by what the domain says that they are."""
     unread: tuple[UnreadDisk, ...] = ()
+    diskless: bool = False
+    """Whether the domain has no disk that could ever count, as it is defined now."""
 
 
 def growth_bytes(capacity: int, occupied: int) -> int:
@@ -76,6 +78,10 @@ class Overcommit:
         for known in (self._growth, self._unread):
             for uuid in known.keys() - set(uuids):
                 del known[uuid]
+
+    def knows(self, uuid: str) -> bool:
+        """Whether anything is known of a domain."""
+        return uuid in self._growth or uuid in self._unread
 
     @property
     def uuids(self) -> frozenset[str]:

@@ -64,10 +64,12 @@ class DiskWatch:
         self._unread: Mapping[str, str] | None = None
         self._overcommit = OvercommitWatch(uri, settings, self._disks_read)
 
-    def look_soon(self, uuid: str) -> None:
-        """Something happened to a domain that can change what is used."""
-        self._soon.set()
-        self._overcommit.look_soon(uuid)
+    def look_soon(self, uuid: str, *, redefined: bool) -> None:
+        """A domain started or ended, which can change what is used, or may have other disks from
+        now on (``redefined``)."""
+        if self._source != DiskSource.NONE:
+            self._soon.set()
+            self._overcommit.look_soon(uuid, redefined=redefined)
 
     async def run(self) -> None:
         """Read and tell for as long as the host is connected. Cancelling is safe.

@@ -132,7 +132,7 @@ def read_disks(connection: libvirt.virConnect, uuid: str, place: Place) -> DiskR
         else:
             if found is not None:
                 growth[source] = found
-    return DiskReading(growth, tuple(unread))
+    return DiskReading(growth, tuple(unread), diskless=not (files or volumes))
 
 
 def _in_use(

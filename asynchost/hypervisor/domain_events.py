@@ -24,6 +24,8 @@ class DomainEvent(NamedTuple):
     """Whether only ``virDomainGetState`` tells what the domain is doing."""
     disk: bool = False
     """Whether it can change what the host's disk is used for."""
+    redefined: bool = False
+    """Whether the domain may have other disks from now on."""
 
 
 Translate = Callable[[Any, tuple[Any, ...]], DomainEvent]
@@ -49,7 +51,8 @@ _LIFECYCLE: Final = {
     libvirt.VIR_DOMAIN_EVENT_PMSUSPENDED: "pmsuspended",
     libvirt.VIR_DOMAIN_EVENT_CRASHED: "crashed",
 }
-_DISK: Final = frozenset({"defined", "undefined", "started", "stopped"})
+_REDEFINED: Final = frozenset({"defined", "undefined"})
+_DISK: Final = frozenset({*_REDEFINED, "started", "stopped"})
 # (event, detail): STARTED/MIGRATED, SUSPENDED/MIGRATED, SUSPENDED/POSTCOPY,
 # SUSPENDED/POSTCOPY_FAILED, RESUMED/MIGRATED, RESUMED/POSTCOPY.
 _MIGRATION: Final = frozenset({(2, 1), (3, 1), (3, 7), (3, 8), (4, 1), (4, 3)})
@@ -65,12 +68,14 @@ def _lifecycle(domain: Any, arguments: tuple[Any, ...]) -> DomainEvent:
         look_again=name == "started",
         migration=(event, detail) in _MIGRATION,
         disk=name in _DISK,
+        redefined=name in _REDEFINED,
     )
 
 
-def _dirty(detail: str, look_again: bool) -> Translate:
+def _dirty(detail: str, look_again: bool, *, device: bool = False) -> Translate:
     def translate(domain: Any, _arguments: tuple[Any, ...]) -> DomainEvent:
-        return DomainEvent(domain.UUIDString(), domain, detail, look_again)
+        uuid = domain.UUIDString()
+        return DomainEvent(uuid, domain, detail, look_again, disk=device, redefined=device)
 
     return translate
 
@@ -79,8 +84,8 @@ EVENTS: Final = (
     EventKind("LIFECYCLE", _lifecycle),
     EventKind("REBOOT", _dirty("reboot", look_again=False)),
     EventKind("BALLOON_CHANGE", _dirty("balloon change", look_again=True)),
-    EventKind("DEVICE_ADDED", _dirty("device added", look_again=True)),
-    EventKind("DEVICE_REMOVED", _dirty("device removed", look_again=True)),
+    EventKind("DEVICE_ADDED", _dirty("device added", look_again=True, device=True)),
+    EventKind("DEVICE_REMOVED", _dirty("device removed", look_again=True, device=True)),
     EventKind("MEMORY_DEVICE_SIZE_CHANGE", _dirty("memory device size", look_again=True)),
     EventKind("JOB_COMPLETED", _dirty("job completed", look_again=False)),
 )

@@ -2,9 +2,12 @@
 
 Over a connection of its own, because asking an active domain waits for its QEMU. One that hangs
 holds the connection, which is then left to it: the others are read over a new one, and it is not
-asked again until libvirt has answered. A domain that came or went is read soon after.
+asked again until libvirt has answered. A domain that is new, or was defined anew, is read soon
+after. One without a disk that counts is left out until it is defined anew, and every tenth time
+looked at all the same, since not every change has an event.
 
-Memory: one entry for each disk, and at most four connections that hang, with their threads.
+Memory: one entry for each disk and each domain, and at most four connections that hang, with their
+threads.
 """
 
 import asyncio
@@ -40,8 +43,9 @@ _MOST_HANGING: Final = 4
 # are, libvirtd and this process are busy with it for a quarter of the time at most.
 _REST_SHARE: Final = 3.0
 _LONGEST_REST_SECONDS: Final = 0.1
-# A storm of starts is read in batches of a second.
+# Domains that are made one after another are read in batches of a second.
 _LEAST_SPACING_SECONDS: Final = 1.0
+_FULL_ROUND: Final = 10
 _CLOSE_DEADLINE_SECONDS: Final = 0.5
 _LISTING: Final = "the list of domains"
 _OPENING: Final = "a new connection"
@@ -66,6 +70,8 @@ class OvercommitWatch:
         self._reason: str | None = None
         self._connection: Connection | None = None
         self._hanging: dict[str, Connection] = {}
+        self._diskless: set[str] = set()
+        self._rounds = 0
         self._changed: set[str] = set()
         self._soon = asyncio.Event()
 
@@ -74,10 +80,12 @@ class OvercommitWatch:
         """What all disks may still grow by; None before the first round, or where untold."""
         return self._disks.total_bytes if self._complete else None
 
-    def look_soon(self, uuid: str) -> None:
-        """Something happened that can change a domain's disks."""
-        self._changed.add(uuid)
-        self._soon.set()
+    def look_soon(self, uuid: str, *, redefined: bool) -> None:
+        """A domain started or ended, or may have other disks from now on (``redefined``)."""
+        known = uuid in self._diskless or self._disks.knows(uuid)
+        if not self._untold and (redefined or not known):
+            self._changed.add(uuid)
+            self._soon.set()
 
     async def run(self, place: Callable[[], Awaitable[Place]]) -> None:
         """Read for as long as the host is connected. Cancelling is safe.
@@ -100,21 +108,24 @@ class OvercommitWatch:
     def _take_changed(self) -> set[str]:
         self._soon.clear()
         changed, self._changed = self._changed, set()
+        self._diskless -= changed
         return changed
 
     async def _round(self, uuids: set[str] | None, place: Callable[[], Awaitable[Place]]) -> None:
-        """Read these domains, or all that there are, and tell."""
+        """Read these domains, or all that may have a disk that counts, and tell."""
         here = await place()
         reason = None
         try:
             if uuids is None:
                 self._take_changed()
-                await self._read(await self._list(), here)
+                await self._read(await self._list_those_with_disks(), here)
                 self._complete = True
             else:
                 await self._read(uuids, here)
         except DisksUntoldError as error:
             self._untold, self._complete, self._disks = True, False, Overcommit()
+            self._changed.clear()
+            self._diskless.clear()
             await self._drop_connection()
             self._log.info("disk_available_least not known here", reason=str(error))
         except (HypervisorUnavailableError, HypervisorRefusedError) as error:
@@ -124,6 +135,14 @@ class OvercommitWatch:
                 self._log.warning("disks not read, their last values stand", reason=reason)
         self._reason = reason
         self._moved(self._disks.unread)
+
+    async def _list_those_with_disks(self) -> set[str]:
+        listed = await self._list()
+        if self._rounds % _FULL_ROUND == 0:
+            self._diskless.clear()
+        self._rounds += 1
+        self._diskless &= listed
+        return listed - self._diskless
 
     async def _list(self) -> set[str]:
         try:
@@ -166,6 +185,9 @@ class OvercommitWatch:
                     self._disks.gone(uuid)
                 else:
                     self._disks.read(uuid, reading)
+                    # One that was defined anew meanwhile is read again, and then told apart.
+                    if reading.diskless:
+                        self._diskless.add(uuid)
             rest = (loop.time() - begun) * _REST_SHARE
             await asyncio.sleep(min(rest, _LONGEST_REST_SECONDS))
 

@@ -398,7 +398,7 @@ class Source:
             return
         self._sink.event_received()
         if event.disk:
-            self._disk.look_soon(event.uuid)
+            self._disk.look_soon(event.uuid, redefined=event.redefined)
         self._reader.event(event)
         if self._has_domain_0:
             # Its memory makes room for a guest's without an event of its own.

@@ -18,6 +18,9 @@ import libvirt_qemu
 import pytest
 
 from asynchost import DiskSource, HostMonitor, MonitorSettings
+from asynchost.hypervisor import domain_disks, overcommit_watch
+from asynchost.hypervisor.domain_disks import Place
+from asynchost.overcommit import DiskReading
 from tests.integration.pipeline import DEADLINE_SECONDS, EVENTS_ONLY, pipeline
 from tests.support import guests
 from tests.support.images import GIB, disk_xml, fill, growth_bytes, guest_xml, qcow2, raw
@@ -143,6 +146,47 @@ async def test_more_can_be_promised_than_there_is(
         await asyncio.to_thread(guests.remove_all, qemu_connection)
         await grows(host.monitor, tmp_path, 0)
         await eventually(lambda: host.row()["disk_available_least"] >= 0, DEADLINE_SECONDS)
+
+
+async def test_a_domain_is_read_again_only_where_its_disks_can_be_others(
+    libvirtd: PrivateLibvirtd,
+    test_connection: libvirt.virConnect,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A start or an end of one that is known has none of them read; a new definition does; and a
+    round leaves out those without a disk, until the tenth."""
+    reads: list[str] = []
+
+    def counted(connection: libvirt.virConnect, uuid: str, place: Place) -> DiskReading | None:
+        reads.append(uuid)
+        return domain_disks.read_disks(connection, uuid, place)
+
+    monkeypatch.setattr(overcommit_watch, "read_disks", counted)
+    monkeypatch.setattr(overcommit_watch, "_LEAST_SPACING_SECONDS", 0.01)
+    xml = [guests.guest_xml(name, kind="test") for name in "abc"]
+    known = [guests.define(test_connection, one) for one in xml]
+    uuids = sorted(domain.UUIDString() for domain in known)
+    settings = replace(settings_for(tmp_path), disk_interval_seconds=1e6)
+    async with watched(libvirtd.uri("test"), settings):
+        assert sorted(reads) == uuids
+        reads.clear()
+        for _ in range(3):
+            await asyncio.to_thread(known[0].create)
+            await asyncio.to_thread(known[0].destroy)
+        new = await asyncio.to_thread(
+            guests.define, test_connection, guests.guest_xml("d", kind="test")
+        )
+        await eventually(lambda: new.UUIDString() in reads)
+        again = guests.guest_xml("a", known[0].UUIDString(), vcpus=2, kind="test")
+        await asyncio.to_thread(guests.define, test_connection, again)
+        await eventually(lambda: known[0].UUIDString() in reads)
+        assert set(reads) == {new.UUIDString(), known[0].UUIDString()}
+    reads.clear()
+    async with watched(libvirtd.uri("test"), settings_for(tmp_path)) as monitor:
+        del monitor
+        await eventually(lambda: len(reads) >= 8)
+    assert len(reads) == 8, "each of the four in the first round and in the eleventh"
 
 
 async def test_disks_in_use_are_measured_by_what_they_occupy(

@@ -59,6 +59,7 @@ def test_a_lifecycle_event_marks_its_domain(name: str, detail: str, disk: bool) 
     """It says which, what happened, and whether files may have come or gone; never a number."""
     event = lifecycle(name)
     assert (event.uuid, event.domain, event.detail, event.disk) == (UUID, DOMAIN, detail, disk)
+    assert event.redefined == (name in ("DEFINED", "UNDEFINED"))
     assert event.look_again == (name == "STARTED")
     assert not event.migration
 
@@ -110,6 +111,8 @@ def test_each_migration_detail_exists() -> None:
     ],
 )
 def test_other_events_mark_their_domain(name: str, detail: str, look_again: bool) -> None:
-    """Those that can come before their number have the domain looked at once more."""
+    """Those that can come before their number have the domain looked at once more; a device may
+    be a disk."""
     event = KINDS[name].translate(DOMAIN, ("whatever it says", None))
-    assert event == DomainEvent(UUID, DOMAIN, detail, look_again)
+    device = detail.startswith("device ")
+    assert event == DomainEvent(UUID, DOMAIN, detail, look_again, disk=device, redefined=device)
