@@ -12,7 +12,7 @@ from benchmarks.contenders.base import Contender
 
 # What runs by the clock and not by events is measured by a benchmark of its own.
 EVENTS_ONLY = asynchost.MonitorSettings(
-    audit_interval_seconds=0, second_resync_seconds=0, instances_path="/tmp"
+    audit_interval_seconds=0, second_resync_seconds=0, disk=asynchost.DiskSource.NONE
 )
 
 
