@@ -74,7 +74,7 @@ async def check_up(uri: str, settings: MonitorSettings) -> Checkup:
             await connection.subscribe(_ignore, lambda: None)
             began = loop.time()
             domains = await connection.list_domains()
-            list_seconds, count = loop.time() - began, len(domains)
+            list_seconds, listed = loop.time() - began, len(domains)
             read_seconds = None
             for domain in domains.values():
                 began = loop.time()
@@ -88,7 +88,7 @@ async def check_up(uri: str, settings: MonitorSettings) -> Checkup:
                 hypervisor_version=version,
                 libvirt_version=library,
                 open_seconds=open_seconds,
-                domains=count,
+                domains=listed,
                 list_seconds=list_seconds,
                 read_seconds=read_seconds,
                 registered=len(EVENTS) - len(connection.missing_events),
