@@ -22,7 +22,7 @@ import aiomysql
 from asynchost.database import ComputeNodeWriter, PrivateMariaDB, WriterSettings, apply_schema
 from asynchost.database.attachment import Attachment
 from asynchost.database.identity import Claim, How
-from asynchost.database.rows import RowEncoder
+from asynchost.database.rows import RowEncoder, named
 from asynchost.database.schema import FENCE, TABLE
 from asynchost.database.session import Session
 from asynchost.database.statements import FenceKey, RowWrite, literal
@@ -146,7 +146,7 @@ async def furnish(servers: Sequence[PrivateMariaDB], count: int) -> Bench:
 async def _fill(session: Session, hosts: Sequence[Host]) -> None:
     for first in range(0, len(hosts), BULK):
         part = hosts[first : first + BULK]
-        values = [RowEncoder().encode(host.snapshot()) for host in part]
+        values = [named(RowEncoder().encode(host.snapshot())) for host in part]
         numbers = range(first + 1, first + 1 + len(part))
         rows = ", ".join(
             f"({number:d}, UTC_TIMESTAMP(), 0, 0, {', '.join(map(literal, one.values()))})"
@@ -178,7 +178,7 @@ async def owning(there: Bench, settings: WriterSettings) -> AsyncIterator[Comput
         await session.write(f"UPDATE {TABLE} SET vcpus_used = 0, memory_mb_used = 0")
     for number, host in enumerate(there.hosts, 1):
         attachment = writer.attach(host)
-        values = RowEncoder().encode(host.snapshot())
+        values = named(RowEncoder().encode(host.snapshot()))
         attachment.own(Claim(number, 0, FenceKey(host.host, "0"), 1, How.TAKEN_OVER, values))
     async with writer:
         await writer.flush()

@@ -13,7 +13,7 @@ from asynchost.database.acknowledged import Acknowledged
 from asynchost.database.foreign_edits import Edit, ForeignEdits, OnForeignEdit
 from asynchost.database.identity import Claim, Wanted
 from asynchost.database.records import OwnedRow, Record, Verdict
-from asynchost.database.rows import RowEncoder, Values, supported_instances
+from asynchost.database.rows import RowEncoder, RowValues, in_order, named, supported_instances
 from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.statements import FenceKey, RowWrite, Sign
 from asynchost.database.vigil import MISSED_RENEWALS, Sight, Vigil
@@ -54,6 +54,7 @@ class Attachment:
         "_resuming",
         "_retry_at",
         "_row_updated_at",
+        "_seen_state",
         "_source",
         "_surroundings",
         "_told_state",
@@ -95,9 +96,10 @@ class Attachment:
         """Whether the vigil has ended well, so that the row may be claimed from its owner."""
         self._encoder = RowEncoder()
         self._acknowledged = Acknowledged()
-        self._offered: Values | None = None
-        self._refused: Values | None = None
+        self._offered: RowValues | None = None
+        self._refused: RowValues | None = None
         self._known_term = 0
+        self._seen_state: str | None = None
         self._told_state: str | None = None
         self._retry_at: float | None = None
         self._remove_listener = source.add_listener(self._on_change)
@@ -140,7 +142,8 @@ class Attachment:
         values = self._encoder.encode(snapshot)
         if values == self._refused:
             return False
-        return self.row is None or bool(self._acknowledged.difference(values))
+        columns, _ = self._acknowledged.difference(values)
+        return self.row is None or bool(columns)
 
     # -- when ---------------------------------------------------------------------------------
 
@@ -193,7 +196,7 @@ class Attachment:
         return Wanted(
             name,
             self.service_id,
-            values,
+            named(values),
             self._known_term,
             self.host,
             self._surroundings.settings.beside_nova,
@@ -207,11 +210,12 @@ class Attachment:
         if self.row is None or snapshot is None:
             return None
         values = self._encoder.encode(snapshot)
-        dirty = self._acknowledged.difference(values)
-        if not dirty or values == self._refused:
+        columns, differing = self._acknowledged.difference(values)
+        if not columns or values == self._refused:
             return None
         self._offered = values
-        return RowWrite(self.row.row_id, self.row.term, self._acknowledged.next_seq(), dirty)
+        row, seq = self.row, self._acknowledged.next_seq()
+        return RowWrite(row.row_id, row.term, seq, columns, differing)
 
     def sign(self) -> Sign | None:
         """A sign of life; None where no row is owned."""
@@ -224,8 +228,9 @@ class Attachment:
 
     @property
     def state_moved(self) -> bool:
-        """Whether the host became stale or fresh since the last sign of life."""
-        return self.row is not None and _state(self._source.snapshot()) != self._told_state
+        """Whether the last look at the host found it stale where the last sign of life had said
+        fresh, or the reverse."""
+        return self.row is not None and self._seen_state != self._told_state
 
     # -- what came of it ----------------------------------------------------------------------
 
@@ -233,11 +238,11 @@ class Attachment:
         """The claim went through: the row is ours, and this is what it holds."""
         self.row = OwnedRow(claim.row_id, *claim.key, claim.term)
         self._known_term = max(self._known_term, claim.term)
-        self._acknowledged.begin(claim.values, self._offered)
+        self._acknowledged.begin(in_order(claim.values), self._offered)
         self._vigil = None
         self._resuming = False
         self._went_well()
-        self._told_state = "fresh"
+        self._seen_state = self._told_state = "fresh"
 
     def acknowledge(self, write: RowWrite) -> None:
         """The database said that the write has landed."""
@@ -276,13 +281,13 @@ class Attachment:
             # Of our own: a claim whose answer was lost.
             self.row = replace(row, term=record.term)
         self.edit = self._edit_in(record)
-        self._acknowledged.read(record.seq, record.values)
+        self._acknowledged.read(record.seq, in_order(record.values))
         if self.edit is not None and not self.edit.repaired:
             self._acknowledged.tolerate(self.edit.wanted)
         return Verdict.KEPT
 
     def _edit_in(self, record: Record) -> Edit | None:
-        found, wanted = self._acknowledged.overwritten(record.seq, record.values)
+        found, wanted = self._acknowledged.overwritten(record.seq, in_order(record.values))
         restored = self._is_older(record)
         if found:
             now = self._surroundings.clock()
@@ -399,11 +404,12 @@ class Attachment:
         self._on_change()
 
     def _writable(self) -> HostSnapshot | None:
+        snapshot = self._source.snapshot()
+        self._seen_state = _state(snapshot)
         waits = self._vigil is not None and not self._resuming
         removed = self._edits is not None and self._edits.is_removed
         if self.error is not None or waits or removed:
             return None
-        snapshot = self._source.snapshot()
         return snapshot if snapshot.writable else None
 
     def _went_well(self) -> None:

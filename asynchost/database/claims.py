@@ -21,6 +21,8 @@ holds its locks, on the hosts of one batch, for a tenth of a second."""
 _ATTEMPTS = 3
 """How often a claim is begun again at once when the row changed under it."""
 _OF_ONE_HOST = (Kind.BAD_ROW, Kind.RESOLVE)
+LISTED = 10
+"""How many hosts or rows are told of one by one."""
 _LONGEST_LOGGED = 60
 _LONG_COLUMNS = frozenset({"cpu_info"})
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from asynchost.database import statements
 from asynchost.database.attachment import Attachment
-from asynchost.database.claims import Claimant, Setback, shown
+from asynchost.database.claims import LISTED, Claimant, Setback, shown
 from asynchost.database.classify import Kind, StatementError
 from asynchost.database.layout import Layout
 from asynchost.database.records import Record, Verdict
@@ -22,7 +22,7 @@ from asynchost.log import get_logger
 from asynchost.together import together
 
 _SIGNS_PER_STATEMENT = 1000
-_PLANNED_AT_ONCE = 5 * statements.ROWS_PER_STATEMENT
+_PLANNED_AT_ONCE = 2 * statements.ROWS_PER_STATEMENT
 """Bounds how long the loop stands still for many hosts, and how old a value is when it is sent."""
 
 
@@ -176,7 +176,7 @@ class Lane:
         if matched == 2 * len(batch):
             for host, write in zip(hosts, batch, strict=True):
                 host.acknowledge(write)
-                self._written(host, write)
+            self._tell_written(hosts, batch)
             return []
         return await self._find_out(hosts, batch)
 
@@ -197,14 +197,17 @@ class Lane:
         async with self._turn:
             lost = await self.reconcile(hosts)
         setbacks = []
+        written = []
         for host, write in zip(hosts, batch, strict=True):
             if host in lost:
                 setbacks.append(Setback(host, None))
             elif host.row is not None:
                 if host.landed(write):
-                    self._written(host, write)
+                    written.append((host, write))
                 elif host.dirty:
                     setbacks.append(Setback(host, None))
+        if written:
+            self._tell_written(*zip(*written, strict=True))
         return setbacks
 
     def _judge(self, attachment: Attachment, records: Mapping[FenceKey, Record]) -> Verdict:
@@ -250,8 +253,15 @@ class Lane:
                 row=attachment.row_id,
             )
 
-    def _written(self, host: Attachment, write: RowWrite) -> None:
-        self._log.info("row written", host=host.host, row=write.row_id, **shown(write.values))
+    def _tell_written(self, hosts: Sequence[Attachment], batch: Sequence[RowWrite]) -> None:
+        """A line for each row; of many at once, a single one."""
+        if len(batch) > LISTED:
+            listed = [host.host for host in hosts[:LISTED]]
+            columns = list(batch[0].columns)
+            self._log.info("rows written", count=len(batch), hosts=listed, columns=columns)
+            return
+        for host, write in zip(hosts, batch, strict=True):
+            self._log.info("row written", host=host.host, row=write.row_id, **shown(write.named))
 
 
 def _record(row: Row) -> Record:

@@ -6,15 +6,17 @@ escaper, integers through ``%d``. No client clock: every time is the server's, i
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from pymysql.converters import escape_string
 
-from asynchost.database.rows import Value, Values
+from asynchost.database.rows import NUMERIC_COLUMNS, RowValues, Value, Values
 from asynchost.database.schema import FENCE, OWNED_COLUMNS, SERVICES, TABLE, quoted
 
-ROWS_PER_STATEMENT = 200
-"""Batching is worth twenty times, and a batch of a hundred takes nearly all of it."""
+ROWS_PER_STATEMENT = 500
+"""Batching is worth twenty times; from 200 to 500 a row costs the server a sixth less, and beyond
+that, little."""
 _NOW = "UTC_TIMESTAMP(6)"
 _STAMPS = "t.updated_at = UTC_TIMESTAMP(), f.updated_at = UTC_TIMESTAMP(6)"
 LIVE = "(deleted = 0 OR deleted IS NULL)"
@@ -36,8 +38,15 @@ class RowWrite(NamedTuple):
     term: int
     seq: int
     """Higher than that of any write of this host before, in doubt or not."""
-    values: Values
-    """Only the columns that differ, as absolute values."""
+    columns: tuple[str, ...]
+    """Only those that differ."""
+    values: RowValues
+    """Theirs, as absolute values."""
+
+    @property
+    def named(self) -> Values:
+        """The values by column."""
+        return dict(zip(self.columns, self.values, strict=True))
 
 
 class Sign(NamedTuple):
@@ -71,9 +80,9 @@ def batches(writes: Iterable[RowWrite]) -> Iterator[list[RowWrite]]:
     """
     groups: defaultdict[tuple[str, ...], list[RowWrite]] = defaultdict(list)
     for write in writes:
-        groups[tuple(write.values)].append(write)
+        groups[write.columns].append(write)
     for group in groups.values():
-        group.sort(key=lambda write: write.row_id)
+        group.sort(key=itemgetter(0))
         for start in range(0, len(group), ROWS_PER_STATEMENT):
             yield group[start : start + ROWS_PER_STATEMENT]
 
@@ -90,18 +99,18 @@ def update(batch: Sequence[RowWrite], owner: str) -> str:
     guard = f"t.deleted = 0 AND f.owner = {literal(owner)}"
     if len(batch) == 1:
         (write,) = batch
-        assignments = ", ".join(f"t.{c} = {literal(v)}" for c, v in write.values.items())
+        assignments = ", ".join(f"t.{c} = {literal(v)}" for c, v in write.named.items())
         return (
             f"UPDATE {FENCE} f STRAIGHT_JOIN {TABLE} t ON t.id = f.cn_id"
             f" SET {assignments}, f.seq = {write.seq:d}, {_STAMPS}"
             f" WHERE f.cn_id = {write.row_id:d} AND {guard}"
             f" AND f.term = {write.term:d} AND f.seq <= {write.seq:d}"
         )
-    columns = list(batch[0].values)
-    names = ["id", "e", "s", *(f"c{n}" for n in range(len(columns)))]
+    columns = batch[0].columns
+    names = ("id", "e", "s", *(f"c{n}" for n in range(len(columns))))
     assignments = ", ".join(f"t.{c} = v.c{n}" for n, c in enumerate(columns))
     return (
-        f"UPDATE ({_rows(names, (_constants(write) for write in batch))}) v"
+        f"UPDATE ({_table(names, batch)}) v"
         f" STRAIGHT_JOIN {FENCE} f ON f.cn_id = v.id STRAIGHT_JOIN {TABLE} t ON t.id = f.cn_id"
         f" SET {assignments}, f.seq = v.s, {_STAMPS}"
         f" WHERE {guard} AND f.term = v.e AND f.seq <= v.s"
@@ -110,12 +119,9 @@ def update(batch: Sequence[RowWrite], owner: str) -> str:
 
 def renew(signs: Sequence[Sign], owner: str) -> str:
     """Signs of life of many hosts; matches one row for each that is still owned."""
-    constants = (
-        (f"{s.row_id:d}", f"{s.term:d}", literal(s.state), literal(s.stale_microseconds))
-        for s in sorted(signs)
-    )
+    rows = [tuple(map(literal, sign)) for sign in sorted(signs)]
     return (
-        f"UPDATE ({_rows(('id', 'e', 'st', 'age'), constants)}) v"
+        f"UPDATE ({_rows(('id', 'e', 'st', 'age'), '%s', rows)}) v"
         f" STRAIGHT_JOIN {FENCE} f ON f.cn_id = v.id"
         " SET f.seen_at = UTC_TIMESTAMP(6), f.state = v.st,"
         " f.stale_since = UTC_TIMESTAMP(6) - INTERVAL v.age MICROSECOND"
@@ -272,17 +278,17 @@ def _taken(owner: str) -> str:
     )
 
 
-def _constants(write: RowWrite) -> tuple[str, ...]:
-    return (
-        f"{write.row_id:d}",
-        f"{write.term:d}",
-        f"{write.seq:d}",
-        *map(literal, write.values.values()),
-    )
+def _table(names: Sequence[str], batch: Sequence[RowWrite]) -> str:
+    """The constants of a batch: key, guard and values."""
+    if NUMERIC_COLUMNS.issuperset(batch[0].columns):
+        # %d refuses anything that is not a number, and is the faster way by far.
+        return _rows(names, "%d", [(w.row_id, w.term, w.seq, *w.values) for w in batch])
+    texts = [tuple(map(literal, (w.row_id, w.term, w.seq, *w.values))) for w in batch]
+    return _rows(names, "%s", texts)
 
 
-def _rows(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _rows(names: Sequence[str], form: str, rows: Sequence[tuple[Value, ...]]) -> str:
     """Constants as a derived table: ``SELECT 1 id, … UNION ALL SELECT 2, …``."""
-    selects = iter(rows)
-    first = ", ".join(f"{value} {name}" for name, value in zip(names, next(selects), strict=True))
-    return " UNION ALL ".join([f"SELECT {first}", *(f"SELECT {', '.join(r)}" for r in selects)])
+    first = "SELECT " + ", ".join([f"{form} {name}" for name in names])
+    further = "SELECT " + ", ".join([form] * len(names))
+    return " UNION ALL ".join([first % rows[0], *[further % row for row in rows[1:]]])

@@ -17,11 +17,12 @@ from asynchost.backoff import Backoff
 from asynchost.database import inspection
 from asynchost.database.alarm import Alarm
 from asynchost.database.attachment import Attachment
-from asynchost.database.claims import Setback
+from asynchost.database.claims import LISTED, Setback
 from asynchost.database.classify import Kind, is_known
 from asynchost.database.dry_lane import DryLane
 from asynchost.database.endpoints import first_that_serves
 from asynchost.database.lane import Lane
+from asynchost.database.pending import Pending
 from asynchost.database.refusal import refusal
 from asynchost.database.session import Session
 from asynchost.database.settings import WhenFenced, WriterSettings
@@ -43,8 +44,6 @@ _RESOURCES_SECONDS = 10.0
 """A full disk does not empty itself sooner."""
 _LAST_RETRY_SECONDS = 0.1
 """The pause between attempts while closing, whose number the shutdown deadline bounds."""
-LISTED = 10
-"""How many hosts one line of the log names."""
 
 
 class Worker:
@@ -62,7 +61,7 @@ class Worker:
         self._dry_run = dry_run
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._backoff = new_backoff(settings)
-        self._pending: set[Attachment] = set()
+        self._pending = Pending()
         self._flushes: list[asyncio.Future[None]] = []
         """Asked for since the last turn began."""
         self._waiting: list[asyncio.Future[None]] = []
@@ -103,8 +102,7 @@ class Worker:
     def touched(self, attachment: Attachment) -> None:
         """This host may have to be written at its ``due_at``."""
         if attachment in self.attachments:
-            self._pending.add(attachment)
-            self._alarm.ring(attachment.due_at)
+            self._alarm.ring(self._pending.add(attachment))
 
     def remove(self, attachment: Attachment) -> None:
         """Write this host no more."""
@@ -292,7 +290,7 @@ class Worker:
                 retire_at = self._retires_at()
             # No await between here and the sleep: a ring in between would be lost.
             if not self._flushes and not self.closing:
-                next_at = min((a.due_at for a in self._pending), default=_NEVER)
+                next_at = self._pending.next_at
                 await self._alarm.sleep(min(next_at, renew_at, look_at, retire_at))
         await self._turn(lane, list(self.attachments))
         while retrying := [a for a in self.attachments if a.retrying]:
@@ -332,7 +330,7 @@ class Worker:
     def _due(self, now: float) -> list[Attachment]:
         """The hosts to write now: all of them when somebody asked for a flush."""
         if not self._flushes:
-            return [attachment for attachment in self._pending if attachment.due_at <= now]
+            return self._pending.take(now)
         self._waiting += self._flushes
         self._flushes.clear()
         return list(self.attachments)

@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import Self
 
 from asynchost.database.attachment import Attachment, Surroundings
+from asynchost.database.claims import LISTED
 from asynchost.database.settings import WriterSettings
 from asynchost.database.status import WriterStatus
 from asynchost.database.url import DatabaseUrl
-from asynchost.database.worker import LISTED, Worker, new_backoff
+from asynchost.database.worker import Worker, new_backoff
 from asynchost.debounce import Debouncer
 from asynchost.errors import AsynchostError, ClosedError, RowConflictError
 from asynchost.log import get_logger

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from asynchost import DiskSource, HostMonitor, MonitorSettings, Policy
 from asynchost.database import Attachment
-from asynchost.database.rows import RowEncoder
+from asynchost.database.rows import RowEncoder, named
 from asynchost.errors import (
     AsynchostError,
     ConfigurationError,
@@ -138,7 +138,7 @@ async def account_of(watched: Watched, *, pid: int | None) -> Account:
         explanation = None
     snapshot = monitor.snapshot()
     complete = replace(snapshot, fresh=True)
-    row = RowEncoder().encode(complete) if complete.writable else None
+    row = named(RowEncoder().encode(complete)) if complete.writable else None
     if row is not None and not snapshot.disks_settled:
         del row["disk_available_least"]
     return Account(

@@ -78,15 +78,15 @@ class Log:
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
         self.last: list[str] = []
-        """The newest lines that are not about single rows."""
+        """The newest lines that are not about rows."""
 
     def __call__(self, _logger: Any, _method: str, event: dict[str, Any]) -> str:
         """Keep what matters of one line."""
         name = event["event"]
-        self.counts[name] += 1
+        self.counts[name] += event.get("count", 1)
         if name in self.FORBIDDEN and len(self.violations) < MOST_TOLD:
             self.violations.append(f"the writer says: {event}")
-        if not name.startswith("row "):
+        if not name.startswith(("row ", "rows ")):
             self.last = [*self.last[-9:], f"{time.monotonic():.3f} {event}"]
         return ""
 

@@ -12,7 +12,7 @@ from typing import Self
 import aiomysql
 import pymysql
 
-from asynchost.database.rows import RowEncoder, Values
+from asynchost.database.rows import RowEncoder, Values, named
 from asynchost.database.settings import WriterSettings
 from asynchost.database.statements import literal
 from asynchost.database.url import DatabaseUrl
@@ -88,7 +88,7 @@ class NaiveWriter:
                 db=self._url.database,
                 autocommit=True,
             )
-        values = RowEncoder().encode(source.snapshot())
+        values = named(RowEncoder().encode(source.snapshot()))
         async with self._connection.cursor() as cursor:
             if source not in self._rows:
                 await cursor.execute(

@@ -98,7 +98,8 @@ class Report:
                 ),
                 f"{self.faults.total()} faults: {faults}",
                 (
-                    f"{counts['row written']} rows written, {counts['row claimed']} claims,"
+                    f"{counts['row written'] + counts['rows written']} rows written,"
+                    f" {counts['row claimed']} claims,"
                     f" {counts['database connected']} connections,"
                     f" {counts['the database lost acknowledged writes']} rows whose acknowledged"
                     " writes were lost"

@@ -6,7 +6,7 @@ import pytest
 
 from asynchost.database.claim import claim
 from asynchost.database.identity import Claim, How, Wanted
-from asynchost.database.rows import RowEncoder, Values
+from asynchost.database.rows import RowEncoder, Values, named
 from asynchost.database.session import Session
 from asynchost.database.statements import FenceKey, RowWrite, take_fences, update
 from asynchost.database.url import DatabaseUrl
@@ -23,7 +23,7 @@ async def connect(database: Database) -> Session:
 
 
 def values_of(name: str) -> Values:
-    return RowEncoder().encode(FakeHost(name).snapshot())
+    return named(RowEncoder().encode(FakeHost(name).snapshot()))
 
 
 def wanted(name: str = "node", service_id: int | None = None, known_term: int = 0) -> Wanted:
@@ -208,11 +208,11 @@ async def test_an_outdated_write_does_not_land(
             await claim(session, [wanted(f"n{number}")], "before", {})
             (claimed,) = await claim(session, [wanted(f"n{number}")], "me", {})
             ids.append(claimed.row_id)
-        good = [RowWrite(row_id, 2, 5, {"vcpus_used": 5}) for row_id in ids]
+        good = [RowWrite(row_id, 2, 5, ("vcpus_used",), (5,)) for row_id in ids]
         assert await session.write(update(good, "me")) == 2 * rows
         assert await session.write(update(good, "me")) == 2 * rows, "a repeated write matches"
         outdated = [
-            RowWrite(row_id, int(str(parts["term"])), int(str(parts["seq"])), {"vcpus_used": 9})
+            RowWrite(row_id, int(str(parts["term"])), int(str(parts["seq"])), ("vcpus_used",), (9,))
             for row_id in ids
         ]
         assert await session.write(update(outdated, str(parts["owner"]))) == 0

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from asynchost.database import ComputeNodeWriter, PrivateMariaDB, WriterSettings, apply_schema
-from asynchost.database.rows import RowEncoder
+from asynchost.database.rows import RowEncoder, named
 from asynchost.database.session import Session
 from asynchost.errors import DatabaseRefusedError
 from asynchost.testing import FakeHost
@@ -111,7 +111,7 @@ async def test_lost_acknowledged_writes_are_found_and_written_again(
         (written,) = [log for log in logs if log["event"] == "row written"]
         assert written["vcpus_used"] == 2
         # All of it: the writes may not be lost but late, as on a node that lags.
-        assert written.keys() >= RowEncoder().encode(host.snapshot()).keys()
+        assert written.keys() >= named(RowEncoder().encode(host.snapshot())).keys()
 
 
 async def test_a_killed_session_is_replaced(database: Database) -> None:
@@ -468,8 +468,7 @@ async def test_a_long_outage_costs_no_memory_and_one_write_for_each_dirty_host(
         with capture_logs() as logs:
             await server.start()
             await writer.flush()
-        written = [log["host"] for log in logs if log["event"] == "row written"]
-        assert sorted(written) == [host.host for host in hosts[:40]]
+        assert sum(log["count"] for log in logs if log["event"] == "rows written") == 40
         rows = await asyncio.to_thread(private_database.rows)
         assert [row["vcpus_used"] for row in rows] == [4] * 40 + [0] * 10
         fences = await asyncio.to_thread(private_database.fences)

@@ -10,7 +10,7 @@ from asynchost.database import session as session_module
 from asynchost.database.claim import claim
 from asynchost.database.classify import Kind, StatementError
 from asynchost.database.identity import StillOwnedError, Wanted
-from asynchost.database.rows import RowEncoder
+from asynchost.database.rows import RowEncoder, named
 from asynchost.database.session import Session
 from asynchost.database.url import DatabaseUrl
 from asynchost.testing import FakeHost
@@ -38,7 +38,7 @@ LONG_AGO = "UPDATE asynchost_fence SET seen_at = '2000-01-01', updated_at = '200
 
 
 def wanted(silent_seconds: float | None = None) -> Wanted:
-    values = RowEncoder().encode(FakeHost("node").snapshot())
+    values = named(RowEncoder().encode(FakeHost("node").snapshot()))
     return Wanted("node", None, values, host="node", silent_seconds=silent_seconds)
 
 

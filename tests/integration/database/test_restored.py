@@ -14,7 +14,7 @@ from asynchost.database import (
     WriterSettings,
     apply_schema,
 )
-from asynchost.database.rows import RowEncoder
+from asynchost.database.rows import RowEncoder, named
 from asynchost.testing import FakeHost
 from tests.support.mariadb import Database
 from tests.support.waiting import eventually
@@ -34,7 +34,7 @@ def is_true(database: Database, host: FakeHost) -> bool:
     """Whether there is one live row, which holds what the host is, and one guard that names it."""
     (row,) = database.rows("deleted = 0") or [{}]
     fences = [fence for fence in database.fences() if fence["cn_id"] == row.get("id")]
-    values = RowEncoder().encode(host.snapshot())
+    values = named(RowEncoder().encode(host.snapshot()))
     return len(fences) == 1 and {column: row[column] for column in values} == values
 
 

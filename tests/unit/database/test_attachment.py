@@ -9,7 +9,7 @@ from asynchost.database.attachment import Attachment, Surroundings
 from asynchost.database.foreign_edits import OnForeignEdit
 from asynchost.database.identity import Claim, How
 from asynchost.database.records import Record, Verdict
-from asynchost.database.rows import RowEncoder, Values
+from asynchost.database.rows import RowEncoder, Values, named
 from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.statements import FenceKey
 from asynchost.database.vigil import Sight
@@ -53,7 +53,7 @@ class Bench:
 
     @property
     def values(self) -> Values:
-        return RowEncoder().encode(self.host.snapshot())
+        return named(RowEncoder().encode(self.host.snapshot()))
 
     def own(self, term: int = 1, **differing: int) -> None:
         values = {**self.values, **differing}
@@ -84,7 +84,7 @@ def test_a_claim_comes_before_a_write() -> None:
     assert bench.attachment.wanted() is None
     write = bench.attachment.plan()
     assert write is not None
-    assert (write.row_id, write.term, write.seq, write.values) == (17, 1, 1, {"vcpus_used": 0})
+    assert (write.row_id, write.term, write.seq, write.named) == (17, 1, 1, {"vcpus_used": 0})
 
 
 def test_each_attempt_has_its_own_number() -> None:
@@ -97,8 +97,8 @@ def test_each_attempt_has_its_own_number() -> None:
     second = bench.attachment.plan()
     assert first is not None
     assert second is not None
-    assert (first.seq, first.values["vcpus_used"]) == (1, 1)
-    assert (second.seq, second.values["vcpus_used"]) == (2, 2)
+    assert (first.seq, first.named["vcpus_used"]) == (1, 1)
+    assert (second.seq, second.named["vcpus_used"]) == (2, 2)
 
 
 def test_a_stale_host_is_neither_claimed_nor_written_nor_dirty() -> None:
@@ -153,7 +153,7 @@ def test_what_was_read_back_is_what_is_known() -> None:
     bench.attachment.judge(bench.record(values={**bench.values, "vcpus": 3}), "me")
     write = bench.attachment.plan()
     assert write is not None
-    assert write.values == {"vcpus": bench.values["vcpus"]}
+    assert write.named == {"vcpus": bench.values["vcpus"]}
 
 
 def test_a_fenced_host_is_left_alone() -> None:
@@ -224,7 +224,7 @@ def test_what_another_program_changed_is_named() -> None:
     assert (edit.repaired, edit.is_news, bench.attachment.foreign_edits) == (True, True, 1)
     repair = bench.attachment.plan()
     assert repair is not None
-    assert repair.values == edit.wanted
+    assert repair.named == edit.wanted
     bench.attachment.acknowledge(repair)
     bench.host.start(vcpus=2, memory_kib=0)
     write = bench.attachment.plan()
@@ -251,8 +251,8 @@ def test_what_is_only_told_is_written_when_it_changes_by_itself() -> None:
     bench.host.start(vcpus=2, memory_kib=0)
     write = bench.attachment.plan()
     assert write is not None
-    assert write.values["vcpus_used"] == 2
-    assert "vcpus" not in write.values
+    assert write.named["vcpus_used"] == 2
+    assert "vcpus" not in write.named
 
 
 def test_a_fenced_host_that_stands_by_wants_nothing_until_the_owner_is_gone() -> None:
@@ -367,6 +367,7 @@ def test_a_sign_of_life_tells_fresh_and_stale() -> None:
     assert sign == (17, 1, "fresh", None)
     assert not bench.attachment.state_moved
     bench.host.lose()
+    assert bench.attachment.plan() is None
     assert bench.attachment.state_moved
     stale = bench.attachment.sign()
     assert stale == (17, 1, "stale", 0)
