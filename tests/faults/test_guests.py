@@ -149,13 +149,15 @@ async def test_a_start_that_takes_for_ever_is_not_looked_at_for_ever(
 ) -> None:
     """After a time (a minute, but here a second) it is the audit's, like everything else."""
     monkeypatch.setattr(source, "_STARTING_UP_SECONDS", 1.0)
+    # Often enough that there is more than one look, however late each is.
+    settings = replace(EVENTS_ONLY, look_again_seconds=0.05)
     emulator = late_failing_emulator(pytestconfig)
     fails = emulator.with_name(f"{emulator.name}-fails")
     fails.unlink(missing_ok=True)
     attempt = asyncio.create_task(asyncio.to_thread(start_doomed, libvirtd, str(emulator)))
     try:
         await truth_is(qemu_connection, Totals(1, 16, 1, 1))
-        async with HostMonitor(libvirtd.uri(), settings=EVENTS_ONLY) as monitor:
+        async with HostMonitor(libvirtd.uri(), settings=settings) as monitor:
             reader = monitor._source._reader
             assert reader is not None
             await eventually(lambda: reader._agenda.next_look is None and not len(reader._agenda))

@@ -237,9 +237,9 @@ async def test_a_first_connection_with_a_locked_domain_waits_for_it(
                     await here.monitor.audit()
                 assert here.monitor.status.fresh
                 await counts_promptly(here)
+                await eventually(lambda: late.status.generation == 1, describe="it is connected")
                 with pytest.raises(NotReadyError):
                     _ = late.usage
-                assert late.status.generation == 1
                 await held.go_on(lock)
                 async with asyncio.timeout(RECOVERY_SECONDS):
                     await late.ready()

@@ -73,8 +73,10 @@ class Database:
             connection.close()
 
     def rows(self, where: str = "TRUE") -> list[dict[str, Any]]:
-        """The rows of compute_nodes, by id."""
-        return self.execute(f"SELECT * FROM compute_nodes WHERE {where} ORDER BY id")
+        """The rows of compute_nodes, by name: which of two is made first is nobody's promise."""
+        return self.execute(
+            f"SELECT * FROM compute_nodes WHERE {where} ORDER BY hypervisor_hostname, id"
+        )
 
     def row(self, where: str = "TRUE") -> dict[str, Any]:
         """The one row of compute_nodes."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,15 @@ from tests.support.waiting import eventually
 AT_ONCE = WriterSettings(
     quiet_seconds=0,
     maximum_delay_seconds=0,
-    statement_deadline_seconds=0.5,
     backoff_initial_seconds=0.02,
     backoff_maximum_seconds=0.1,
 )
+GIVING_UP = replace(AT_ONCE, statement_deadline_seconds=0.5)
+"""For what is never answered. A busy machine may be as late with what is."""
 WRITE = b"SET t."
 """Stands in each statement that writes a row, and in no other."""
-CLAIM_COMMIT = b"COMMIT"
+CLAIM_COMMIT = b"\x03COMMIT"
+"""With the command's number before it, the whole statement: the set-up says READ COMMITTED."""
 DEADLINE_SECONDS = 30.0
 
 
@@ -77,13 +80,13 @@ async def test_a_half_open_connection_is_given_up(database: Database, tmp_path: 
     """Nothing comes back on it for ever; another one is made within the deadline."""
     host = FakeHost("n1")
     with network(database, tmp_path) as (proxy, url):
-        async with ComputeNodeWriter(url, settings=AT_ONCE) as writer:
+        async with ComputeNodeWriter(url, settings=GIVING_UP) as writer:
             writer.attach(host)
             await writer.flush()
             proxy.silence()
             host.start(vcpus=2)
             await writer.flush()
-            assert proxy.accepted == 2
+            assert proxy.accepted >= 2
             assert state(database)[0] == 2
 
 
@@ -94,7 +97,7 @@ async def test_a_packet_that_comes_after_a_newer_write_changes_nothing(
     """Held back on its way, given up, overtaken, and then delivered after all."""
     those = [FakeHost(f"n{number}") for number in range(hosts)]
     with network(database, tmp_path) as (proxy, url):
-        async with ComputeNodeWriter(url, settings=AT_ONCE) as writer:
+        async with ComputeNodeWriter(url, settings=GIVING_UP) as writer:
             for host in those:
                 writer.attach(host)
             await writer.flush()
@@ -138,16 +141,18 @@ async def test_a_claim_that_is_committed_late_costs_a_term_and_no_row(
     """Its commit is held back while the next claim waits for its lock, and then goes on."""
     host = FakeHost("n1")
     with network(database, tmp_path) as (proxy, url):
-        async with ComputeNodeWriter(url, settings=AT_ONCE) as writer:
+        async with ComputeNodeWriter(url, settings=GIVING_UP) as writer:
             held = proxy.hold_back(CLAIM_COMMIT)
             with capture_logs() as logs:
                 attachment = writer.attach(host)
                 await eventually(lambda: held.taken, DEADLINE_SECONDS)
+                told = len(logs)
                 # It was given up, and its lock stays.
-                await eventually(lambda: logs, DEADLINE_SECONDS)
+                await eventually(lambda: len(logs) > told, DEADLINE_SECONDS)
                 held.release()
             await writer.flush()
             host.start(vcpus=4)
             await writer.flush()
-            assert attachment.term == 2
+            assert attachment.term is not None
+            assert attachment.term >= 2
             assert state(database)[0] == 4

@@ -23,11 +23,12 @@ from tests.support.waiting import eventually
 AT_ONCE = WriterSettings(
     quiet_seconds=0,
     maximum_delay_seconds=0,
-    statement_deadline_seconds=0.5,
     backoff_initial_seconds=0.02,
     backoff_maximum_seconds=0.1,
     refusal_retry_seconds=0.1,
 )
+GIVING_UP = replace(AT_ONCE, statement_deadline_seconds=0.5)
+"""For what is never answered. A busy machine may be as late with what is."""
 
 
 @contextmanager
@@ -131,7 +132,7 @@ async def test_a_killed_session_is_replaced(database: Database) -> None:
 async def test_a_silent_server_is_given_up_and_found_again(private_database: Database) -> None:
     """SIGSTOP for longer than the deadline: the outcome is unknown, and found out."""
     server, host = private_database.server, FakeHost("n1")
-    async with ComputeNodeWriter(private_database.url, settings=AT_ONCE) as writer:
+    async with ComputeNodeWriter(private_database.url, settings=GIVING_UP) as writer:
         writer.attach(host)
         await writer.flush()
         server.suspend()
@@ -152,7 +153,7 @@ async def test_a_write_that_was_given_up_cannot_land_after_a_newer_one(
 ) -> None:
     """A rival's lock holds the first write back past its deadline; the newer one wins."""
     host = FakeHost("n1")
-    async with ComputeNodeWriter(database.url, settings=AT_ONCE) as writer:
+    async with ComputeNodeWriter(database.url, settings=GIVING_UP) as writer:
         writer.attach(host)
         await writer.flush()
         with capture_logs() as logs, locked(database, "SELECT * FROM compute_nodes FOR UPDATE"):
@@ -295,7 +296,8 @@ async def test_leaving_while_the_server_is_silent_keeps_the_deadline(
             began = time.monotonic()
         took = time.monotonic() - began
     server.resume()
-    assert 0.25 < took < 1.0
+    # Less than a statement may take.
+    assert 0.25 < took < 4.0
     assert logs[-1]["event"] == "closed with unwritten changes"
     assert logs[-1]["hosts"] == ["n1"]
 
@@ -405,9 +407,7 @@ async def test_the_tables_may_come_after_the_refusal(empty_database: Database) -
 async def test_a_connection_that_is_lost_amid_many_rows(database: Database) -> None:
     """One statement landed, one was under way, one was prepared: each host is written again."""
     hosts = [FakeHost(f"n{number:04}") for number in range(1200)]
-    # No statement is given up before it is ended from outside.
-    settings = replace(AT_ONCE, statement_deadline_seconds=10)
-    async with ComputeNodeWriter(database.url, settings=settings) as writer:
+    async with ComputeNodeWriter(database.url, settings=AT_ONCE) as writer:
         for host in hosts:
             writer.attach(host)
         await writer.flush()

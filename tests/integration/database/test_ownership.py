@@ -21,7 +21,7 @@ from tests.support.waiting import eventually
 SETTINGS = WriterSettings(
     quiet_seconds=0,
     maximum_delay_seconds=0,
-    statement_deadline_seconds=0.5,
+    statement_deadline_seconds=10.0,
     backoff_initial_seconds=0.02,
     backoff_maximum_seconds=0.1,
 )
@@ -30,10 +30,9 @@ SETTINGS = WriterSettings(
 STANDBY = replace(
     SETTINGS,
     renewal_interval_seconds=2.0,
-    statement_deadline_seconds=10.0,
     when_fenced=WhenFenced.WAIT,
 )
-LIVELY = replace(SETTINGS, renewal_interval_seconds=0.1, statement_deadline_seconds=10.0)
+LIVELY = replace(SETTINGS, renewal_interval_seconds=0.1)
 LONG_AGO = "UPDATE asynchost_fence SET seen_at = '2000-01-01', updated_at = '2000-01-01'"
 
 
@@ -149,7 +148,8 @@ async def test_a_claim_session_that_falls_silent_is_ended_by_the_server(
 
         monkeypatch.setattr(Session, "write", fall_silent)
         url = private_database.url.replace(str(server.socket), str(door))
-        async with ComputeNodeWriter(url, settings=SETTINGS) as writer:
+        settings = replace(SETTINGS, statement_deadline_seconds=2.0)
+        async with ComputeNodeWriter(url, settings=settings) as writer:
             attachment = writer.attach(FakeHost("n1"))
             # In a thread: the other end of the silent connection stays open all the while.
             await asyncio.wait_for(writer.flush(), 60)
