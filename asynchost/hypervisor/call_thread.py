@@ -148,35 +148,33 @@ class CallThread:
         then given the result that came too late, in a thread. A call that was not begun is then
         not made, unless it ``must_run``.
         """
-        future: asyncio.Future[None] = self._loop.create_future()
+        came_back: asyncio.Future[bool] = self._loop.create_future()
 
-        def on_done(call: Call) -> None:
-            if future.done():
-                return
-            if call.abandoned:  # by close(): it was not made, or its result was disposed of
-                future.set_exception(ThreadClosedError())
-            elif call.error is not None:
-                future.set_exception(call.error)
+        def tell(in_time: bool) -> None:
+            if not came_back.done():
+                came_back.set_result(in_time)
+
+        def expire() -> None:
+            if stood_still(self._loop.time() - timer.when()):
+                self._loop.call_later(STANDSTILL_SECONDS, tell, False)
             else:
-                future.set_result(None)
+                tell(in_time=False)
 
-        call = Call(run, on_done, dispose=dispose, must_run=must_run)
+        call = Call(run, lambda _: tell(in_time=True), dispose=dispose, must_run=must_run)
         self.submit(call)
-        due = self._loop.time() + deadline_seconds
+        timer = self._loop.call_later(deadline_seconds, expire)
         try:
-            await asyncio.wait([future], timeout=deadline_seconds)
-            if not future.done() and stood_still(self._loop.time() - due):
-                await asyncio.wait([future], timeout=STANDSTILL_SECONDS)
+            if not await came_back:
+                raise TimeoutError
         except BaseException:
-            if not future.cancel():  # so that it is told nothing any more
-                future.exception()  # it was told, and nobody will ask
             self.abandon(call)
             raise
-        if not future.done():
-            future.cancel()
-            self.abandon(call)
-            raise TimeoutError
-        future.result()
+        finally:
+            timer.cancel()
+        if call.abandoned:  # by close(): it was not made, or its result was disposed of
+            raise ThreadClosedError
+        if call.error is not None:
+            raise call.error
         # Taken out of the call: a traceback may keep the frames that know it alive for long.
         result: T = call.result
         call.result = None

@@ -69,23 +69,35 @@ class Connection:
 
     # -- opening and closing ----------------------------------------------------------------------
 
-    async def open(self) -> None:
+    async def open(
+        self,
+        on_event: Callable[[DomainEvent], None] | None = None,
+        after_events: Callable[[], None] | None = None,
+    ) -> None:
         """Open the connection, with keepalive and a close callback.
+
+        With ``on_event``, also register every domain event that can move a total, in the same
+        turn of the thread. It is called on the loop, soon, for a few events in a row, and
+        ``after_events`` when they are through: what one action caused is then together. Returns
+        after libvirtd has confirmed each one: an event that came before the confirmation would be
+        dropped, so list only afterwards.
 
         Raises :class:`HypervisorRefusedError` where waiting will not help, else
         :class:`HypervisorUnavailableError`. Cancelling is safe: a connection that opens after
         all is closed by the thread that opened it.
         """
         check_uri(self.uri)
+        self._on_event = on_event or _ignore_event
+        self._after_events = after_events or _do_nothing
         self._connection = await self._call(
             "virConnectOpenAuth",
-            self._open,
+            lambda: self._open(listens=on_event is not None),
             self._settings.listing_deadline_seconds,
-            dispose=_close,
+            dispose=self._close,
         )
         _OPEN.add(self)
 
-    def _open(self) -> libvirt.virConnect:
+    def _open(self, *, listens: bool) -> libvirt.virConnect:
         settings = self._settings
         flags = 0 if settings.read_write else libvirt.VIR_CONNECT_RO
         connection = libvirt.openAuth(unattended(self.uri), AUTHENTICATION, flags)
@@ -98,10 +110,30 @@ class Connection:
                 self.in_process = False
             with where_supported():
                 connection.registerCloseCallback(self._closed_by_libvirt, None)
+            if listens:
+                self._register(connection)
         except BaseException:
-            connection.close()
+            self._close(connection)
             raise
         return connection
+
+    def _register(self, connection: libvirt.virConnect) -> None:
+        for event in EVENTS:
+            number = getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{event.name}", None)
+            if number is None:
+                self.missing_events.append(event.name)
+                continue
+            try:
+                callback_id = connection.domainEventRegisterAny(
+                    None, number, self._receiver(event.translate), None
+                )
+            except libvirt.libvirtError:
+                # Without lifecycle events nothing is known; and a loss is no lack.
+                if event.name == "LIFECYCLE" or not connection.isAlive():
+                    raise
+                self.missing_events.append(event.name)
+            else:
+                self._callback_ids.append(callback_id)
 
     def _closed_by_libvirt(self, _connection: libvirt.virConnect, reason: int, _: object) -> None:
         # In any thread, with libvirt's locks held: a call into libvirt would deadlock here.
@@ -141,13 +173,19 @@ class Connection:
         _OPEN.discard(self)
         if connection is None:
             return
-        # In this order: a callback that is still registered keeps the connection open. A dead
-        # connection can do none of it, and need not.
+        self._received.clear()
+        self._close(connection)
+
+    def _close(self, connection: libvirt.virConnect) -> None:
+        # In this order: a callback that is still registered keeps the connection open. Each by
+        # itself: a dead connection refuses the others, and wants to be closed all the same.
         for callback_id in self._callback_ids:
             with suppress(libvirt.libvirtError):
                 connection.domainEventDeregisterAny(callback_id)
-        self._received.clear()
-        _close(connection)
+        with suppress(libvirt.libvirtError):
+            connection.unregisterCloseCallback()
+        with suppress(libvirt.libvirtError):
+            connection.close()
 
     @property
     def orphaned(self) -> bool:
@@ -199,41 +237,6 @@ class Connection:
             raise translated(self.uri, error) from None
 
     # -- listening and listing ------------------------------------------------------------------
-
-    async def subscribe(
-        self, on_event: Callable[[DomainEvent], None], after_events: Callable[[], None]
-    ) -> None:
-        """Register every domain event that can move a total.
-
-        ``on_event`` is called on the loop, soon, for a few events in a row, and ``after_events``
-        when they are through: what one action caused is then together. Returns after libvirtd
-        has confirmed each one: an event that came before the confirmation would be dropped, so
-        list only afterwards.
-        """
-
-        self._on_event, self._after_events = on_event, after_events
-
-        def register(connection: libvirt.virConnect) -> None:
-            for event in EVENTS:
-                number = getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{event.name}", None)
-                if number is None:
-                    self.missing_events.append(event.name)
-                    continue
-                try:
-                    callback_id = connection.domainEventRegisterAny(
-                        None, number, self._receiver(event.translate), None
-                    )
-                except libvirt.libvirtError:
-                    # Without lifecycle events nothing is known; and a loss is no lack.
-                    if event.name == "LIFECYCLE" or not connection.isAlive():
-                        raise
-                    self.missing_events.append(event.name)
-                else:
-                    self._callback_ids.append(callback_id)
-
-        await self.ask(
-            "virConnectDomainEventRegisterAny", register, self._settings.listing_deadline_seconds
-        )
 
     def _receiver(self, translate: Translate) -> Callable[..., None]:
         # libvirt hands out all events that have come so far in one go, on the loop's thread when
@@ -300,14 +303,6 @@ class Connection:
             ),
             self._settings.listing_deadline_seconds,
         )
-
-
-def _close(connection: libvirt.virConnect) -> None:
-    # Each by itself: a dead connection refuses the one, and wants the other all the same.
-    with suppress(libvirt.libvirtError):
-        connection.unregisterCloseCallback()
-    with suppress(libvirt.libvirtError):
-        connection.close()
 
 
 def _ignore_event(_event: DomainEvent) -> None:

@@ -91,6 +91,7 @@ class Source:
         self._published = False
         self._unread: set[str] = set()
         self._starting: dict[str, float] = {}
+        self._kind = ""
         self._has_domain_0 = False
         self._facts: HostFacts | None = None
         self._node: tuple[int, int] | None = None
@@ -163,7 +164,14 @@ class Source:
 
     async def _live(self, events: Connection, listing: Connection, backoff: Backoff) -> None:
         """One time connected, from opening to loss. Returns only by raising."""
-        await together(events.open(), listing.open())
+        await together(
+            events.open(self._on_event, self._after_events), self._open_and_ask(listing)
+        )
+        self._generation += 1
+        self._has_domain_0 = Accounting(self._kind, self._settings.policy).has_domain_0
+        self._sink.connected(self._generation, self._kind)
+        for name in events.missing_events:
+            self._sink.event_missing(name)
         if events.in_process:
             listing.close()  # it may be another host
             listing = events
@@ -187,6 +195,11 @@ class Source:
             self._published = False
             self._reader.close()
 
+    async def _open_and_ask(self, listing: Connection) -> None:
+        # Beside the registrations of events on the other connection, which take longer.
+        await listing.open()
+        self._kind = await listing.ask("virConnectGetType", lambda handle: handle.getType())
+
     async def _follow(
         self, events: Connection, listing: Connection, reader: Reader, backoff: Backoff
     ) -> None:
@@ -207,9 +220,6 @@ class Source:
     async def _resync(self, events: Connection, listing: Connection, reader: Reader) -> None:
         self._staged, self._unread = {}, set()
         try:
-            await together(self._learn_kind(listing), events.subscribe(self._on_event, reader.pump))
-            for name in events.missing_events:
-                self._sink.event_missing(name)
             domains, reasons = await self._list_at_connect(listing, reader)
             for uuid in (*self._staged, *self._unread):
                 reasons.pop(uuid, None)  # what its event told of may be newer
@@ -221,12 +231,6 @@ class Source:
             self._staged = None
         self._published = True
         self._sink.resynced(staged.values(), frozenset(self._unread - staged.keys()))
-
-    async def _learn_kind(self, connection: Connection) -> None:
-        kind = await connection.ask("virConnectGetType", lambda handle: handle.getType())
-        self._has_domain_0 = Accounting(kind, self._settings.policy).has_domain_0
-        self._generation += 1
-        self._sink.connected(self._generation, kind)
 
     async def _list_at_connect(
         self, listing: Connection, reader: Reader
@@ -403,6 +407,10 @@ class Source:
         if self._has_domain_0:
             # Its memory makes room for a guest's without an event of its own.
             self._reader.mark(DOMAIN_0_UUID, Mark(Cause.EVENT, "another domain's event"))
+
+    def _after_events(self) -> None:
+        if self._reader is not None:
+            self._reader.pump()
 
     def observed(self, observation: Observation, mark: Mark) -> None:
         """See :class:`ReadSink`; held back while a resync is being put together."""
