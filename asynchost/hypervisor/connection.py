@@ -59,6 +59,8 @@ class Connection:
         self.in_process = False
         """Whether the driver runs inside this process: it may then be another host for each
         connection, and it cannot be lost."""
+        self.kind = ""
+        """The driver's name by ``virConnectGetType``, once it is open."""
         self._closing: Call | None = None
         self.closed: asyncio.Future[None] = self._loop.create_future()
         """Done when nothing is left of it, neither a connection nor a call; see :meth:`close`."""
@@ -112,6 +114,7 @@ class Connection:
                 connection.registerCloseCallback(self._closed_by_libvirt, None)
             if listens:
                 self._register(connection)
+            self.kind = connection.getType()
         except BaseException:
             self._close(connection)
             raise
@@ -290,7 +293,9 @@ class Connection:
             self._settings.listing_deadline_seconds,
         )
 
-    async def list_domains_and_reasons(self) -> tuple[dict[str, libvirt.virDomain], dict[str, int]]:
+    async def list_domains_and_reasons(
+        self, deadline_seconds: float | None = None
+    ) -> tuple[dict[str, libvirt.virDomain], dict[str, int]]:
         """:meth:`list_domains`, and after that why those that are paused are, by UUID.
 
         The reasons are for those who hear of every later pause by its event.
@@ -301,7 +306,7 @@ class Connection:
                 list_domains(handle, self._settings.policy),
                 paused_reasons(handle),
             ),
-            self._settings.listing_deadline_seconds,
+            deadline_seconds or self._settings.listing_deadline_seconds,
         )
 
 

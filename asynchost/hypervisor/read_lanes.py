@@ -86,27 +86,29 @@ class Lane:
 class ReadLanes:
     """All lanes of one host.
 
-    ``events`` and ``listing`` belong to somebody else; they are the same connection where the
-    driver runs inside this process. ``make`` makes a connection that is not open yet;
+    ``events`` belongs to somebody else, and so does what :meth:`list_through` is given; until
+    then, and where the driver runs inside this process, there is one for both. ``make`` makes a connection that is not open yet;
     ``on_more`` is called on the loop when a lane has been added.
     """
 
     def __init__(
         self,
         events: Connection,
-        listing: Connection,
         make: Callable[[], Connection],
         on_more: Callable[[], None],
     ) -> None:
         self._make = make
         self._on_more = on_more
-        self.events = Lane(events)
-        self.listing = self.events if listing is events else Lane(listing)
+        self.events = self.listing = Lane(events)
         self._spares: list[Lane] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._open_again_at = float("-inf")
         self._opening = False
         self._hung: Connection | None = None
+
+    def list_through(self, listing: Connection) -> None:
+        """From now on another connection lists, and reads for the audit."""
+        self.listing = Lane(listing)
 
     def __iter__(self) -> Iterator[Lane]:
         yield self.events

@@ -57,7 +57,6 @@ class Reader:
     def __init__(
         self,
         events: Connection,
-        listing: Connection,
         make_spare: Callable[[], Connection],
         sink: ReadSink,
         settings: MonitorSettings,
@@ -70,7 +69,7 @@ class Reader:
         self._look_up = settings.policy.by_name
         self._loop = asyncio.get_running_loop()
         self._agenda = Agenda()
-        self._lanes = ReadLanes(events, listing, make_spare, on_more=self.pump)
+        self._lanes = ReadLanes(events, make_spare, on_more=self.pump)
         self._domains: dict[str, tuple[Lane, Any]] = {}
         self._to_look_at: dict[str, Any] = {}
         self._paused_reasons: dict[str, int] = {}
@@ -89,6 +88,10 @@ class Reader:
         """Domains whose read has not come back within its deadline."""
         self.reads = 0
         """How many reads have returned."""
+
+    def list_through(self, listing: Connection) -> None:
+        """Read for audits through another connection from now on."""
+        self._lanes.list_through(listing)
 
     # -- what is to be read ---------------------------------------------------------------------
 
@@ -141,7 +144,7 @@ class Reader:
     ) -> None:
         """Read each domain once, from now on; returns when each was read, or proved unreadable.
 
-        ``domains`` are the listing connection's objects; they are taken out of it.
+        ``domains`` are the objects of the connection that lists; they are taken out of it.
         ``paused_reasons`` are good for this read of each; those of domains that are marked
         already, or will be by an event, are asked for.
         Raises :class:`HypervisorUnavailableError` when the connection is lost meanwhile.

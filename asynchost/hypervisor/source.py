@@ -9,6 +9,7 @@ Memory: the reader's, and during a resync one observation per listed domain.
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from random import random
 from typing import Any, Protocol
@@ -91,7 +92,6 @@ class Source:
         self._published = False
         self._unread: set[str] = set()
         self._starting: dict[str, float] = {}
-        self._kind = ""
         self._has_domain_0 = False
         self._facts: HostFacts | None = None
         self._node: tuple[int, int] | None = None
@@ -164,22 +164,16 @@ class Source:
 
     async def _live(self, events: Connection, listing: Connection, backoff: Backoff) -> None:
         """One time connected, from opening to loss. Returns only by raising."""
-        await together(
-            events.open(self._on_event, self._after_events), self._open_and_ask(listing)
-        )
+        await events.open(self._on_event, self._after_events)
         self._generation += 1
-        self._has_domain_0 = Accounting(self._kind, self._settings.policy).has_domain_0
-        self._sink.connected(self._generation, self._kind)
+        self._has_domain_0 = Accounting(events.kind, self._settings.policy).has_domain_0
+        self._sink.connected(self._generation, events.kind)
         for name in events.missing_events:
             self._sink.event_missing(name)
-        if events.in_process:
-            listing.close()  # it may be another host
-            listing = events
         self._starting.clear()
-        self._listing = listing
+        self._listing = events
         self._reader = Reader(
             events,
-            listing,
             lambda: Connection(self._uri, self._settings),
             self,
             self._settings,
@@ -187,7 +181,6 @@ class Source:
         try:
             await together(
                 self._fail_when_lost(events),
-                self._fail_when_lost(listing),
                 self._follow(events, listing, self._reader, backoff),
             )
         finally:
@@ -195,22 +188,33 @@ class Source:
             self._published = False
             self._reader.close()
 
-    async def _open_and_ask(self, listing: Connection) -> None:
-        # Beside the registrations of events on the other connection, which take longer.
-        await listing.open()
-        self._kind = await listing.ask("virConnectGetType", lambda handle: handle.getType())
-
     async def _follow(
         self, events: Connection, listing: Connection, reader: Reader, backoff: Backoff
     ) -> None:
         await self._resync(events, listing, reader)
+        await asyncio.sleep(0)  # who waits for the totals has them first
+        connection = await self._second_connection(events, listing, reader)
         backoff.reset()
         await together(
-            self._keep_facts(listing),
+            self._fail_when_lost(connection),
+            self._keep_facts(connection),
             self._disk.run(),
             self._second_resync(),
             self._audit_for_ever(),
         )
+
+    async def _second_connection(
+        self, events: Connection, listing: Connection, reader: Reader
+    ) -> Connection:
+        """The one that lists and audits from now on; opened if it is not yet.
+
+        So late, for until there are totals no read of an event's can come too late.
+        """
+        if self._listing is events and not events.in_process:  # else it may be another host
+            await listing.open()
+            reader.list_through(listing)
+            self._listing = listing
+        return self._listing or events
 
     async def _fail_when_lost(self, connection: Connection) -> None:
         raise await asyncio.shield(connection.lost)
@@ -220,7 +224,7 @@ class Source:
     async def _resync(self, events: Connection, listing: Connection, reader: Reader) -> None:
         self._staged, self._unread = {}, set()
         try:
-            domains, reasons = await self._list_at_connect(listing, reader)
+            domains, reasons = await self._list_at_connect(events, listing, reader)
             for uuid in (*self._staged, *self._unread):
                 reasons.pop(uuid, None)  # what its event told of may be newer
             await reader.read_all(list(domains), Mark(Cause.RESYNC), domains, reasons)
@@ -233,31 +237,27 @@ class Source:
         self._sink.resynced(staged.values(), frozenset(self._unread - staged.keys()))
 
     async def _list_at_connect(
-        self, listing: Connection, reader: Reader
+        self, events: Connection, listing: Connection, reader: Reader
     ) -> tuple[dict[str, Any], dict[str, int]]:
         """List, however long that takes: one locked domain blocks every listing.
 
         Which one it is, reading those that were counted before tells: its read hangs as well.
         A new connection would be no better off, so this one waits.
         """
-
-        def probe() -> None:
+        with suppress(CallTimeoutError):
+            return await events.list_domains_and_reasons(self._settings.call_deadline_seconds)
+        connection = await self._second_connection(events, listing, reader)
+        while True:
             for uuid in self._sink.known_uuids():
                 reader.mark(uuid, Mark(Cause.LOOK_AGAIN, "probed"))
-
-        loop = asyncio.get_running_loop()
-        while True:
-            patience = loop.call_later(self._settings.call_deadline_seconds, probe)
             try:
-                return await listing.list_domains_and_reasons()
+                return await connection.list_domains_and_reasons()
             except CallTimeoutError as error:
                 self._log.warning(
                     "listing blocked, still not ready",
                     reason=error.reason,
                     stuck=sorted(reader.stuck),
                 )
-            finally:
-                patience.cancel()
 
     async def audit(self) -> None:
         """List, and read every domain that is listed or counted, now.

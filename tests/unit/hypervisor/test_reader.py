@@ -72,7 +72,8 @@ async def reader(sink: Sink, gated: "Gated") -> AsyncIterator[Reader]:
     events, listing = await opened(), await opened()
     # As of a daemon: another connection is the same host.
     events.in_process = listing.in_process = False
-    reader = Reader(events, listing, lambda: Connection(events.uri, SETTINGS), sink, SETTINGS)
+    reader = Reader(events, lambda: Connection(events.uri, SETTINGS), sink, SETTINGS)
+    reader.list_through(listing)
     yield reader
     gated.open_all()
     await reader.aclose()
@@ -132,7 +133,7 @@ async def test_where_names_decide_a_domain_is_looked_up(sink: Sink) -> None:
     settings = replace(SETTINGS, policy=Policy(include=("te*",)))
     connection = Connection("test:///default", settings)
     await connection.open()
-    reader = Reader(connection, connection, lambda: connection, sink, settings)
+    reader = Reader(connection, lambda: connection, sink, settings)
     domain = Domain(TEST_UUID)
     happens(reader, event(domain))
     await eventually_equal(lambda: sink.told, [("observed", TEST_UUID)], DEADLINE_SECONDS)
