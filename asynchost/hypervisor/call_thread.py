@@ -17,7 +17,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
-from asynchost.hypervisor.event_loop import EVENT_LOOP, Calls
+from asynchost.hypervisor.event_loop import EVENT_LOOP
+from asynchost.hypervisor.loop_server import Calls
 
 T = TypeVar("T")
 

@@ -27,6 +27,7 @@ from asynchost.hypervisor.connection import Connection, close_orphans
 from asynchost.hypervisor.disk_watch import DiskWatch
 from asynchost.hypervisor.domain_events import DomainEvent
 from asynchost.hypervisor.event_loop import EVENT_LOOP
+from asynchost.hypervisor.foreign_loop import why_unserved
 from asynchost.hypervisor.host_facts import read_facts, read_node
 from asynchost.hypervisor.listing import survey
 from asynchost.hypervisor.reader import Reader, ReadSink
@@ -108,12 +109,12 @@ class Source:
         later, what was right once is waited for.
         """
         loop = asyncio.get_running_loop()
-        EVENT_LOOP.register()
+        ours = EVENT_LOOP.register()
         EVENT_LOOP.attach(loop)
         backoff = Backoff(random)
         try:
             close_orphans()
-            unserved = await EVENT_LOOP.why_unserved()
+            unserved = None if ours else await why_unserved()
             if unserved is not None:
                 raise HypervisorRefusedError(self._uri, *unserved)
             while True:

@@ -18,7 +18,8 @@ from typing import Any
 import libvirt
 import pytest
 
-from asynchost.hypervisor.event_loop import _SPURIOUS_WAKEUPS_ENDURED, Calls, LibvirtEventLoop
+from asynchost.hypervisor.event_loop import LibvirtEventLoop
+from asynchost.hypervisor.loop_server import SPURIOUS_WAKEUPS_ENDURED, Calls
 from tests.support.waiting import eventually
 
 try:
@@ -407,7 +408,7 @@ async def test_a_few_spurious_wake_ups_are_endured(
     for _ in range(20):
         elsewhere(lambda: served._update_handle(watch, 0))
         theirs.send(b"answer")
-        await rounds(_SPURIOUS_WAKEUPS_ENDURED // 2)
+        await rounds(SPURIOUS_WAKEUPS_ENDURED // 2)
         elsewhere(lambda: take(ours.fileno()), lambda: served._update_handle(watch, READABLE))
         assert not woken(served)
     assert heard.calls == []
@@ -423,7 +424,7 @@ async def test_a_disabled_reader_is_taken_out_after_spurious_wake_ups(
     await rounds()
     elsewhere(lambda: served._update_handle(watch, 0))
     theirs.send(b"answer")
-    await rounds(2 * _SPURIOUS_WAKEUPS_ENDURED + 4)
+    await rounds(2 * SPURIOUS_WAKEUPS_ENDURED + 4)
     assert heard.calls == []
     assert not loop.remove_reader(ours.fileno())
     while_asleep(lambda: served._update_handle(watch, READABLE))
@@ -560,7 +561,7 @@ class Interleaving(selectors.DefaultSelector):
 
 
 @pytest.mark.parametrize("debug", [False, True])
-@pytest.mark.parametrize("wakeups_before", range(_SPURIOUS_WAKEUPS_ENDURED + 2))
+@pytest.mark.parametrize("wakeups_before", range(SPURIOUS_WAKEUPS_ENDURED + 2))
 def test_a_call_that_ends_between_poll_and_handling_does_not_deafen(
     libvirt_loop: LibvirtEventLoop, sockets: Sockets, wakeups_before: int, debug: bool
 ) -> None:
@@ -798,9 +799,9 @@ async def test_many_changes_are_one_wake_up(served: LibvirtEventLoop, sockets: S
     class Counting:
         """The loop, as far as it is woken."""
 
-        def call_soon_threadsafe(self, callback: Callable[..., object], server: object) -> object:
+        def call_soon_threadsafe(self, callback: Callable[..., object]) -> object:
             wakeups.append(callback)
-            return loop.call_soon_threadsafe(callback, server)
+            return loop.call_soon_threadsafe(callback)
 
         def __getattr__(self, name: str) -> Any:
             return getattr(loop, name)
@@ -1141,7 +1142,6 @@ def test_it_registers_once(
     assert libvirt_loop.register()
     assert libvirt_loop.register()
     assert len(registered) == 1
-    assert asyncio.run(libvirt_loop.why_unserved()) is None
     freed.wait()  # what it asked libvirt with
 
 
@@ -1170,31 +1170,3 @@ def test_a_refused_registration_is_remembered(
     assert not libvirt_loop.register()
     assert not libvirt_loop.register()
     assert len(tries) == 1
-
-
-async def test_another_implementation_is_asked_whether_it_runs(
-    libvirt_loop: LibvirtEventLoop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It does when a timer that a thread armed fires, wherever; the timer is taken back."""
-    removed: list[int] = []
-
-    def fire(_interval: int, callback: Callable[..., None], opaque: object) -> int:
-        threading.Thread(target=callback, args=(5, opaque)).start()
-        return 5
-
-    def refuse(*_: object) -> int:
-        raise libvirt.libvirtError("virEventAddTimeout() failed")
-
-    monkeypatch.setattr(libvirt, "virEventRemoveTimeout", removed.append)
-    monkeypatch.setattr(libvirt, "virEventAddTimeout", fire)
-    assert await libvirt_loop.why_unserved(DEADLINE_SECONDS) is None
-    monkeypatch.setattr(libvirt, "virEventAddTimeout", lambda *_: 6)
-    nothing_runs = await libvirt_loop.why_unserved(0.01)
-    assert nothing_runs is not None
-    assert "nothing runs" in nothing_runs[0]
-    assert removed == [5, 6]
-    monkeypatch.setattr(libvirt, "virEventAddTimeout", refuse)
-    refuses_threads = await libvirt_loop.why_unserved(DEADLINE_SECONDS)
-    assert refuses_threads is not None
-    assert "in threads" in refuses_threads[0]
-    assert removed == [5, 6], "there is none to take back"
