@@ -85,21 +85,20 @@ class Connection:
         dropped, so list only afterwards.
 
         Raises :class:`HypervisorRefusedError` where waiting will not help, else
-        :class:`HypervisorUnavailableError`. Cancelling is safe: a connection that opens after
-        all is closed by the thread that opened it.
+        :class:`HypervisorUnavailableError`. Cancelling is safe. To be closed in any case: a
+        connection that opens after all is then closed by the thread that opened it.
         """
         check_uri(self.uri)
         self._on_event = on_event or _ignore_event
         self._after_events = after_events or _do_nothing
-        self._connection = await self._call(
+        _OPEN.add(self)
+        await self._call(
             "virConnectOpenAuth",
             lambda: self._open(listens=on_event is not None),
             self._settings.listing_deadline_seconds,
-            dispose=self._close,
         )
-        _OPEN.add(self)
 
-    def _open(self, *, listens: bool) -> libvirt.virConnect:
+    def _open(self, *, listens: bool) -> None:
         settings = self._settings
         flags = 0 if settings.read_write else libvirt.VIR_CONNECT_RO
         connection = libvirt.openAuth(unattended(self.uri), AUTHENTICATION, flags)
@@ -118,7 +117,7 @@ class Connection:
         except BaseException:
             self._close(connection)
             raise
-        return connection
+        self._connection = connection  # here: whoever waited for it may be gone
 
     def _register(self, connection: libvirt.virConnect) -> None:
         for event in EVENTS:
@@ -228,10 +227,9 @@ class Connection:
         name: str,
         call: Callable[[], T],
         deadline_seconds: float,
-        dispose: Callable[[T], object] | None = None,
     ) -> T:
         try:
-            return await self.thread.call(call, deadline_seconds, dispose=dispose)
+            return await self.thread.call(call, deadline_seconds)
         except TimeoutError:
             raise CallTimeoutError(self.uri, name, deadline_seconds) from None
         except ThreadClosedError:

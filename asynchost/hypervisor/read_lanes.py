@@ -87,8 +87,8 @@ class ReadLanes:
     """All lanes of one host.
 
     ``events`` belongs to somebody else, and so does what :meth:`list_through` is given; until
-    then, and where the driver runs inside this process, there is one for both. ``make`` makes a connection that is not open yet;
-    ``on_more`` is called on the loop when a lane has been added.
+    then, and where the driver runs inside this process, there is one for both. ``make`` makes a
+    connection that is not open yet; ``on_more`` is called on the loop when a lane has been added.
     """
 
     def __init__(
