@@ -26,7 +26,8 @@ from asynchost.model import Cause, DomainState, Observation
 from asynchost.settings import MonitorSettings
 
 # Handing over costs as much as reading two domains. So where many wait, more go at a time: those
-# wait for each other anyway, and the results of the largest keep the loop for a millisecond.
+# wait for each other anyway, and the results of the largest keep the loop for a millisecond. In
+# the background, where nobody waits for one of them, as many as there are.
 _BATCH: Final = 16
 _LARGEST_BATCH: Final = 64
 _BATCH_SHARE: Final = 4
@@ -217,7 +218,8 @@ class Reader:
     def _take_batch(self, lane: Lane, background: bool) -> list[Read]:
         reads: list[Read] = []
         waiting = self._agenda.waiting(background)
-        size = min(max(waiting // _BATCH_SHARE, _BATCH), _LARGEST_BATCH)
+        share = 1 if background else _BATCH_SHARE
+        size = min(max(waiting // share, _BATCH), _LARGEST_BATCH)
         while len(reads) < size:
             taken = self._agenda.take(background)
             if taken is None:
