@@ -169,6 +169,11 @@ class CallThread:
         call.result = None
         return result
 
+    @property
+    def unread_bytes(self) -> int:
+        """How much has come for those who call here, and nobody has read; in any thread."""
+        return self._calls.unread_bytes
+
     def abandon(self, call: Call) -> None:
         """Wait for the call no longer; its result is let go of whenever it comes."""
         call.abandoned = True  # first: a result that comes now is let go of by the thread

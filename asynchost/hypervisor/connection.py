@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 import libvirt
@@ -39,6 +40,10 @@ _CLOSE_REASONS: Final = {
 _CLOSE_DEADLINE_SECONDS: Final = 1.0  # a person who pressed Ctrl-C waits for it
 # A loop's round with so many events takes about a millisecond.
 _EVENTS_AT_ONCE: Final = 32
+# So much unread, forty events or more, is a backlog. It is over when none was seen for so long:
+# libvirtd, which has the rest of it, may lack a processor.
+_MANY_BYTES: Final = 4096
+_CALM_SECONDS: Final = 0.1
 
 
 class Connection:
@@ -53,6 +58,7 @@ class Connection:
         self._callback_ids: list[int] = []
         self._received: deque[tuple[Translate, Any, tuple[Any, ...]]] = deque()
         self._hand_on_scheduled = False
+        self._behind_until = float("-inf")
         self._on_event: Callable[[DomainEvent], None] = _ignore_event
         self._after_events: Callable[[], None] = _do_nothing
         self.thread = CallThread("libvirt")
@@ -266,6 +272,21 @@ class Connection:
         if self._received and not self._hand_on_scheduled:
             self._hand_on_scheduled = True
             self._loop.call_soon(self._hand_on)
+
+    @property
+    def unread(self) -> bool:
+        """Whether a backlog is in the socket; in any thread."""
+        return self.thread.unread_bytes > _MANY_BYTES
+
+    def is_behind(self) -> bool:
+        """Whether a backlog of events is being worked off; in any thread.
+
+        libvirtd's answers over this connection then come behind all of them. And the thread that
+        waits for one reads them all, which the loop is handed in one go.
+        """
+        if self.unread:
+            self._behind_until = monotonic() + _CALM_SECONDS
+        return monotonic() < self._behind_until
 
     async def catch_up(self) -> None:
         """Wait until the events that came before now are handed on. Cancelling is safe."""

@@ -234,7 +234,7 @@ class Reader:
                 # Not only by the look itself, which may have become one with an event's read.
                 if not self._agenda.looks_at(uuid):
                     self._spend(self._to_look_at.pop(uuid))
-            if self._look_up:
+            if self._look_up or home is not lane:
                 self._spend(domain)
                 domain = None
             reason = self._paused_reasons.pop(uuid, None)
@@ -242,7 +242,7 @@ class Reader:
                 Read(
                     uuid,
                     mark,
-                    domain if home is lane else None,
+                    domain,
                     ask_reason=uuid in self._migrating,
                     paused_reason=reason if mark.cause is Cause.RESYNC else None,
                 )
@@ -250,13 +250,17 @@ class Reader:
         return reads
 
     def _submit(self, lane: Lane, reads: list[Read]) -> None:
-        batch = Batch(lane.connection.handle, reads, self._spent)
+        # No other connection has events, so no answer of theirs comes behind any. Before there is
+        # another one, everything is read behind them.
+        waits = lane is self._lanes.events and lane is not self._lanes.listing
+        is_behind = lane.connection.is_behind if waits else _never
+        batch = Batch(lane.connection.handle, reads, self._spent, is_behind)
         self._spent = []
 
         def done(call: Call) -> None:
             if call.error is not None:
                 raise call.error
-            self._returned(batch)
+            self._returned(lane, batch)
 
         lane.submit(batch, done)
 
@@ -271,11 +275,12 @@ class Reader:
 
     # -- what came back -------------------------------------------------------------------------
 
-    def _returned(self, batch: Batch) -> None:
+    def _returned(self, lane: Lane, batch: Batch) -> None:
         if self._closed:
             return
         for result in batch.take_results():
             self._read(result)
+        self._take_back(lane, batch)  # what it left to a connection that is not behind
         if self._agenda.in_flight <= len(self.stuck):
             self._spent.clear()  # nothing is under way that the lock could be lost to
         self._lanes.tend()
@@ -330,8 +335,7 @@ class Reader:
         now = monotonic()
         standstill = stood_still(self._loop.time() - self._tick_due)
         for lane in list(self._lanes):
-            if standstill:
-                lane.counted_from = now
+            lane.count_anew(now, standstill=standstill)
             late = lane.late(now)
             if late is None:
                 continue
@@ -396,6 +400,10 @@ class Reader:
         """:meth:`close`, and wait for the spare connections to close. Cancelling is safe."""
         self.close()
         await self._lanes.aclose()
+
+
+def _never() -> bool:
+    return False
 
 
 class _Waiter:

@@ -11,6 +11,7 @@ import selectors
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -245,6 +246,63 @@ async def test_a_readable_descriptor_is_told_on_the_loops_thread(
     await heard.received(b"event")
     assert heard.calls[0] == (watch, ours.fileno(), READABLE, "opaque")
     assert heard.threads == {threading.get_ident()}
+
+
+class Messages:
+    """A callback of libvirt's that reads one message of eight bytes and arms a timer for it."""
+
+    def __init__(self, served: LibvirtEventLoop) -> None:
+        self._served = served
+        self._timer = served._add_timeout(-1, self._handed_out, None)
+        self.read = 0
+        self.handed_out: list[int] = []
+        """How many had been read at each time that the timer fired."""
+
+    def __call__(self, watch: int, fd: int, _events: int, _opaque: object) -> None:
+        with suppress(BlockingIOError):
+            os.read(fd, 8)
+            self.read += 1
+            self._served._update_timeout(self._timer, 0)
+
+    def _handed_out(self, timer: int, _opaque: object) -> None:
+        self._served._update_timeout(timer, -1)
+        self.handed_out.append(self.read)
+
+
+async def test_what_has_come_is_read_in_one_go(served: LibvirtEventLoop, sockets: Sockets) -> None:
+    """One call reads one message; what libvirt does about them is done once for all."""
+    ours, theirs = sockets
+    theirs.send(20 * b"an event")
+    messages = Messages(served)
+    served._add_handle(ours.fileno(), READABLE, messages, None)
+    await eventually(lambda: messages.read == 20)
+    assert messages.handed_out == [20]
+
+
+async def test_no_more_is_read_in_one_go_than_the_loop_can_bear(
+    served: LibvirtEventLoop, sockets: Sockets
+) -> None:
+    """However much has come: the next round reads on."""
+    ours, theirs = sockets
+    theirs.send(80 * b"an event")
+    messages = Messages(served)
+    served._add_handle(ours.fileno(), READABLE, messages, None)
+    await eventually(lambda: messages.read == 80)
+    assert messages.handed_out == [32, 64, 80]
+
+
+async def test_what_is_not_wanted_any_more_is_not_read_on(
+    served: LibvirtEventLoop, sockets: Sockets
+) -> None:
+    """As when the first message ends the connection."""
+    ours, theirs = sockets
+    heard = Heard()
+    heard.then = lambda: served._remove_handle(watch)
+    watch = served._add_handle(ours.fileno(), READABLE, heard, None)
+    theirs.send(3 * 4096 * b".")
+    await heard.times_called(1)
+    await rounds()
+    assert len(heard.calls) == 1
 
 
 async def test_a_writable_descriptor_is_told(served: LibvirtEventLoop, sockets: Sockets) -> None:

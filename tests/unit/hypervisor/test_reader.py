@@ -226,6 +226,61 @@ async def test_a_process_that_stood_still_calls_no_domain_stuck(
     assert sink.told == [("observed", "a")]
 
 
+@pytest.fixture
+def backlog(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> Iterator[set[Connection]]:
+    """The connections that have more unread in their socket than can be worked off at once."""
+    behind: set[Connection] = set()
+    monkeypatch.setattr(Connection, "unread", property(lambda self: self in behind))
+    yield behind
+    behind.clear()
+
+
+async def test_no_domain_is_stuck_while_its_answer_may_stand_behind_a_backlog(
+    reader: Reader, sink: Sink, gated: Gated, backlog: set[Connection]
+) -> None:
+    """Of what has come while the process stood still. When that is worked off, one is."""
+    ticks: list[None] = []
+    look_for_late = reader._look_for_late
+
+    def tick() -> None:
+        ticks.append(None)
+        look_for_late()
+
+    reader._look_for_late = tick  # type: ignore[method-assign]
+    domain = gated("a")
+    happens(reader, event(domain))
+    await eventually(domain.entered.is_set)
+    await eventually(lambda: bool(ticks))
+    backlog.add(reader._lanes.events.connection)
+    time.sleep(2 * SETTINGS.call_deadline_seconds)  # noqa: ASYNC251 - the fault under test
+    ticks.clear()
+    # One comes each tenth of a second, so these take three times the deadline.
+    await eventually(lambda: len(ticks) > 15)
+    assert sink.told == []
+    backlog.clear()
+    await eventually_equal(lambda: sink.told, [("stuck", "a")])
+
+
+async def test_what_a_backlog_without_end_marks_is_read_through_the_other_connection(
+    reader: Reader, sink: Sink, gated: Gated, backlog: set[Connection]
+) -> None:
+    """Where that lasts; the rest of the batch that was under way as well. It is looked up there."""
+    first, second, third = gated("first"), Domain(TEST_UUID), Domain(UNKNOWN)
+    happens(reader, event(first), event(second))
+    await eventually(first.entered.is_set)
+    backlog.add(reader._lanes.events.connection)
+    first.gate.set()
+    await eventually_equal(lambda: sink.told, [("observed", "first"), ("observed", TEST_UUID)])
+    happens(reader, event(third))
+    await eventually_equal(lambda: sink.told[2:], [("gone", UNKNOWN)])
+    assert second.reads == third.reads == 0
+    backlog.clear()
+    last = Domain("last")
+    await eventually(lambda: not reader._lanes.events.connection.is_behind())
+    happens(reader, event(last))
+    await eventually_equal(lambda: sink.told[3:], [("observed", "last")])
+
+
 async def test_other_domains_are_read_through_a_spare_connection(
     reader: Reader, sink: Sink, gated: Gated
 ) -> None:
