@@ -18,8 +18,9 @@ async def together(*coroutines: Coroutine[None, None, None]) -> None:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()
-    finally:
+    except BaseException:
         if not loop.is_closed():  # else nothing runs any more that could be ended
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        raise

@@ -95,11 +95,11 @@ def _result(
     worst = max(range(len(sizes)), key=lambda i: of_sizes[i].value)
     return Result(
         "resync",
-        "From nothing to the totals of a host, over libvirtd's socket: connections opened, events"
+        "From nothing to the totals of a host, over libvirtd's socket: connection opened, events"
         " registered, domains listed and read. Beside it a loop that opens one connection, lists"
         " and calls info() for each, and does nothing else; and one that makes all the calls of"
-        " the monitor, one after another: two connections, the registrations, and why the paused"
-        " domains are, which decides whether they are at work. Taking turns.",
+        " the monitor until then: keepalive, the registrations, and why the paused domains are,"
+        " which decides whether they are at work. Taking turns.",
         {"rounds": options.rounds},
         [
             Table("median, by domains on the host", ["", *(f"{n:,}" for n in sizes)], rows),

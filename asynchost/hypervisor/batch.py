@@ -6,6 +6,7 @@ is not yet read.
 """
 
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -46,21 +47,29 @@ class Batch:
     not begun with can be taken away from it at any time.
     """
 
-    __slots__ = ("_connection", "_results", "_todo", "current", "spent")
+    __slots__ = ("_connection", "_is_behind", "_results", "_todo", "current", "spent")
 
-    def __init__(self, connection: libvirt.virConnect, reads: list[Read], spent: list[Any]) -> None:
+    def __init__(
+        self,
+        connection: libvirt.virConnect,
+        reads: list[Read],
+        spent: list[Any],
+        is_behind: Callable[[], bool],
+    ) -> None:
         self.spent = spent
         """libvirt's objects that nobody needs any more, to be freed in the thread."""
         self._connection = connection
+        self._is_behind = is_behind
         self._todo = deque(reads)
         self._results: deque[Result] = deque()
         self.current: tuple[str, float] | None = None
         """The domain that is being read, and since when by ``time.monotonic()``."""
 
     def __call__(self) -> None:
-        """Read them; in the thread."""
+        """Read them, until all are read or the answers would come behind a backlog of events; in
+        the thread."""
         self.spent.clear()
-        while self._todo:
+        while self._todo and not self._is_behind():
             try:
                 read = self._todo.popleft()
             except IndexError:  # the last one was taken away just now

@@ -9,7 +9,6 @@ it is bounded by the callers.
 """
 
 import asyncio
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +16,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
-from asynchost.hypervisor.event_loop import EVENT_LOOP, Calls
+from asynchost.hypervisor.event_loop import EVENT_LOOP
+from asynchost.hypervisor.loop_server import Calls
 
 T = TypeVar("T")
 
@@ -45,7 +45,6 @@ class Call:
     """One blocking call, from its submission until the thread came back."""
 
     __slots__ = (
-        "_dispose",
         "_on_done",
         "_run",
         "abandoned",
@@ -53,7 +52,6 @@ class Call:
         "error",
         "must_run",
         "result",
-        "returned",
     )
 
     def __init__(
@@ -61,17 +59,14 @@ class Call:
         run: Callable[[], Any],
         on_done: "Callable[[Call], None]",
         *,
-        dispose: Callable[[Any], object] | None = None,
         must_run: bool = False,
     ) -> None:
         self._run = run
         self._on_done = on_done
-        self._dispose = dispose
         self.must_run = must_run
         self.abandoned = False
         """Nobody waits for it any more. Unless it must run, it is then not begun with."""
         self.begun = False
-        self.returned = False
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -86,12 +81,6 @@ class Call:
     def finish(self) -> None:
         """Tell whoever asked; on the loop."""
         self._on_done(self)
-
-    def dispose(self) -> None:
-        """Get rid of a result that nobody wants; blocking."""
-        result, self.result = self.result, None
-        if self._dispose is not None and result is not None:
-            self._dispose(result)
 
 
 class CallThread:
@@ -137,59 +126,58 @@ class CallThread:
         run: Callable[[], T],
         deadline_seconds: float,
         *,
-        dispose: Callable[[T], object] | None = None,
         must_run: bool = False,
     ) -> T:
         """Make one call and wait for it, at most ``deadline_seconds`` from now.
 
         Raises :class:`TimeoutError` after that, :class:`ThreadClosedError` when the thread was
         closed before it began, and whatever the call raised. Cancelling is safe. When it timed
-        out or was cancelled, the thread stays in the call until that returns, and ``dispose`` is
-        then given the result that came too late, in a thread. A call that was not begun is then
-        not made, unless it ``must_run``.
+        out or was cancelled, the thread stays in the call until that returns, and lets go of what
+        it returns. A call that was not begun is then not made, unless it ``must_run``.
         """
-        future: asyncio.Future[None] = self._loop.create_future()
+        came_back: asyncio.Future[bool] = self._loop.create_future()
 
-        def on_done(call: Call) -> None:
-            if future.done():
-                return
-            if call.abandoned:  # by close(): it was not made, or its result was disposed of
-                future.set_exception(ThreadClosedError())
-            elif call.error is not None:
-                future.set_exception(call.error)
+        def tell(in_time: bool) -> None:
+            if not came_back.done():
+                came_back.set_result(in_time)
+
+        def expire() -> None:
+            if stood_still(self._loop.time() - timer.when()):
+                self._loop.call_later(STANDSTILL_SECONDS, tell, False)
             else:
-                future.set_result(None)
+                tell(in_time=False)
 
-        call = Call(run, on_done, dispose=dispose, must_run=must_run)
+        call = Call(run, lambda _: tell(in_time=True), must_run=must_run)
         self.submit(call)
-        due = self._loop.time() + deadline_seconds
+        timer = self._loop.call_later(deadline_seconds, expire)
         try:
-            await asyncio.wait([future], timeout=deadline_seconds)
-            if not future.done() and stood_still(self._loop.time() - due):
-                await asyncio.wait([future], timeout=STANDSTILL_SECONDS)
+            in_time = await came_back
         except BaseException:
-            if not future.cancel():  # so that it is told nothing any more
-                future.exception()  # it was told, and nobody will ask
             self.abandon(call)
             raise
-        if not future.done():
-            future.cancel()
+        finally:
+            timer.cancel()
+        if not in_time:
             self.abandon(call)
             raise TimeoutError
-        future.result()
+        if call.abandoned:  # by close(): it was not made
+            raise ThreadClosedError
+        if call.error is not None:
+            raise call.error
         # Taken out of the call: a traceback may keep the frames that know it alive for long.
         result: T = call.result
         call.result = None
         return result
 
+    @property
+    def unread_bytes(self) -> int:
+        """How much has come for those who call here, and nobody has read; in any thread."""
+        return self._calls.unread_bytes
+
     def abandon(self, call: Call) -> None:
-        """Wait for the call no longer; its result is disposed of whenever it comes."""
-        with self._lock:
-            call.abandoned = True
-            came_back = call.returned
-        # No thread can be started any more while the interpreter goes down.
-        if came_back and call.result is not None and not sys.is_finalizing():
-            threading.Thread(target=call.dispose, name="asynchost-dispose", daemon=True).start()
+        """Wait for the call no longer; its result is let go of whenever it comes."""
+        call.abandoned = True  # first: a result that comes now is let go of by the thread
+        call.result = None
 
     def close(self) -> None:
         """Take no more calls, and let the thread end when it is through. Idempotent."""
@@ -227,11 +215,8 @@ class CallThread:
         while (call := self._next()) is not None:
             if call.must_run or not call.abandoned:
                 call.make()
-            with self._lock:
-                call.returned = True
-                too_late = call.abandoned
-            if too_late:
-                call.dispose()
+            if call.abandoned:
+                call.result = None
             self._finished.append(call)
             del call  # its result may hold what must not live on while this thread waits
             if not self._wakeup_scheduled:

@@ -65,13 +65,12 @@ async def check_up(uri: str, settings: MonitorSettings) -> Checkup:
         )
         try:
             began = loop.time()
-            await connection.open()
+            await connection.open(_ignore)
             open_seconds = loop.time() - began
             kind, version, library = await connection.ask(
                 "virConnectGetVersion",
                 lambda handle: (handle.getType(), handle.getVersion(), handle.getLibVersion()),
             )
-            await connection.subscribe(_ignore, lambda: None)
             began = loop.time()
             domains = await connection.list_domains()
             list_seconds, listed = loop.time() - began, len(domains)
@@ -128,8 +127,7 @@ async def probe_delivery() -> float:
             handle.lookupByName("asynchost-probe").destroy()
 
         try:
-            await connection.open()
-            await connection.subscribe(hear, lambda: None)
+            await connection.open(hear)
             began = loop.time()
             await connection.ask("virDomainCreateXML", start)
             try:

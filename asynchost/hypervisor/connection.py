@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 import libvirt
@@ -39,6 +40,10 @@ _CLOSE_REASONS: Final = {
 _CLOSE_DEADLINE_SECONDS: Final = 1.0  # a person who pressed Ctrl-C waits for it
 # A loop's round with so many events takes about a millisecond.
 _EVENTS_AT_ONCE: Final = 32
+# So much unread, forty events or more, is a backlog. It is over when none was seen for so long:
+# libvirtd, which has the rest of it, may lack a processor.
+_MANY_BYTES: Final = 4096
+_CALM_SECONDS: Final = 0.1
 
 
 class Connection:
@@ -53,12 +58,15 @@ class Connection:
         self._callback_ids: list[int] = []
         self._received: deque[tuple[Translate, Any, tuple[Any, ...]]] = deque()
         self._hand_on_scheduled = False
+        self._behind_until = float("-inf")
         self._on_event: Callable[[DomainEvent], None] = _ignore_event
         self._after_events: Callable[[], None] = _do_nothing
         self.thread = CallThread("libvirt")
         self.in_process = False
         """Whether the driver runs inside this process: it may then be another host for each
         connection, and it cannot be lost."""
+        self.kind = ""
+        """The driver's name by ``virConnectGetType``, once it is open."""
         self._closing: Call | None = None
         self.closed: asyncio.Future[None] = self._loop.create_future()
         """Done when nothing is left of it, neither a connection nor a call; see :meth:`close`."""
@@ -69,23 +77,34 @@ class Connection:
 
     # -- opening and closing ----------------------------------------------------------------------
 
-    async def open(self) -> None:
+    async def open(
+        self,
+        on_event: Callable[[DomainEvent], None] | None = None,
+        after_events: Callable[[], None] | None = None,
+    ) -> None:
         """Open the connection, with keepalive and a close callback.
 
+        With ``on_event``, also register every domain event that can move a total, in the same
+        turn of the thread. It is called on the loop, soon, for a few events in a row, and
+        ``after_events`` when they are through: what one action caused is then together. Returns
+        after libvirtd has confirmed each one: an event that came before the confirmation would be
+        dropped, so list only afterwards.
+
         Raises :class:`HypervisorRefusedError` where waiting will not help, else
-        :class:`HypervisorUnavailableError`. Cancelling is safe: a connection that opens after
-        all is closed by the thread that opened it.
+        :class:`HypervisorUnavailableError`. Cancelling is safe. To be closed in any case: a
+        connection that opens after all is then closed by the thread that opened it.
         """
         check_uri(self.uri)
-        self._connection = await self._call(
-            "virConnectOpenAuth",
-            self._open,
-            self._settings.listing_deadline_seconds,
-            dispose=_close,
-        )
+        self._on_event = on_event or _ignore_event
+        self._after_events = after_events or _do_nothing
         _OPEN.add(self)
+        await self._call(
+            "virConnectOpenAuth",
+            lambda: self._open(listens=on_event is not None),
+            self._settings.listing_deadline_seconds,
+        )
 
-    def _open(self) -> libvirt.virConnect:
+    def _open(self, *, listens: bool) -> None:
         settings = self._settings
         flags = 0 if settings.read_write else libvirt.VIR_CONNECT_RO
         connection = libvirt.openAuth(unattended(self.uri), AUTHENTICATION, flags)
@@ -98,10 +117,31 @@ class Connection:
                 self.in_process = False
             with where_supported():
                 connection.registerCloseCallback(self._closed_by_libvirt, None)
+            if listens:
+                self._register(connection)
+            self.kind = connection.getType()
         except BaseException:
-            connection.close()
+            self._close(connection)
             raise
-        return connection
+        self._connection = connection  # here: whoever waited for it may be gone
+
+    def _register(self, connection: libvirt.virConnect) -> None:
+        for event in EVENTS:
+            number = getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{event.name}", None)
+            if number is None:
+                self.missing_events.append(event.name)
+                continue
+            try:
+                callback_id = connection.domainEventRegisterAny(
+                    None, number, self._receiver(event.translate), None
+                )
+            except libvirt.libvirtError:
+                # Without lifecycle events nothing is known; and a loss is no lack.
+                if event.name == "LIFECYCLE" or not connection.isAlive():
+                    raise
+                self.missing_events.append(event.name)
+            else:
+                self._callback_ids.append(callback_id)
 
     def _closed_by_libvirt(self, _connection: libvirt.virConnect, reason: int, _: object) -> None:
         # In any thread, with libvirt's locks held: a call into libvirt would deadlock here.
@@ -141,13 +181,19 @@ class Connection:
         _OPEN.discard(self)
         if connection is None:
             return
-        # In this order: a callback that is still registered keeps the connection open. A dead
-        # connection can do none of it, and need not.
+        self._received.clear()
+        self._close(connection)
+
+    def _close(self, connection: libvirt.virConnect) -> None:
+        # In this order: a callback that is still registered keeps the connection open. Each by
+        # itself: a dead connection refuses the others, and wants to be closed all the same.
         for callback_id in self._callback_ids:
             with suppress(libvirt.libvirtError):
                 connection.domainEventDeregisterAny(callback_id)
-        self._received.clear()
-        _close(connection)
+        with suppress(libvirt.libvirtError):
+            connection.unregisterCloseCallback()
+        with suppress(libvirt.libvirtError):
+            connection.close()
 
     @property
     def orphaned(self) -> bool:
@@ -187,10 +233,9 @@ class Connection:
         name: str,
         call: Callable[[], T],
         deadline_seconds: float,
-        dispose: Callable[[T], object] | None = None,
     ) -> T:
         try:
-            return await self.thread.call(call, deadline_seconds, dispose=dispose)
+            return await self.thread.call(call, deadline_seconds)
         except TimeoutError:
             raise CallTimeoutError(self.uri, name, deadline_seconds) from None
         except ThreadClosedError:
@@ -199,41 +244,6 @@ class Connection:
             raise translated(self.uri, error) from None
 
     # -- listening and listing ------------------------------------------------------------------
-
-    async def subscribe(
-        self, on_event: Callable[[DomainEvent], None], after_events: Callable[[], None]
-    ) -> None:
-        """Register every domain event that can move a total.
-
-        ``on_event`` is called on the loop, soon, for a few events in a row, and ``after_events``
-        when they are through: what one action caused is then together. Returns after libvirtd
-        has confirmed each one: an event that came before the confirmation would be dropped, so
-        list only afterwards.
-        """
-
-        self._on_event, self._after_events = on_event, after_events
-
-        def register(connection: libvirt.virConnect) -> None:
-            for event in EVENTS:
-                number = getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{event.name}", None)
-                if number is None:
-                    self.missing_events.append(event.name)
-                    continue
-                try:
-                    callback_id = connection.domainEventRegisterAny(
-                        None, number, self._receiver(event.translate), None
-                    )
-                except libvirt.libvirtError:
-                    # Without lifecycle events nothing is known; and a loss is no lack.
-                    if event.name == "LIFECYCLE" or not connection.isAlive():
-                        raise
-                    self.missing_events.append(event.name)
-                else:
-                    self._callback_ids.append(callback_id)
-
-        await self.ask(
-            "virConnectDomainEventRegisterAny", register, self._settings.listing_deadline_seconds
-        )
 
     def _receiver(self, translate: Translate) -> Callable[..., None]:
         # libvirt hands out all events that have come so far in one go, on the loop's thread when
@@ -263,6 +273,21 @@ class Connection:
             self._hand_on_scheduled = True
             self._loop.call_soon(self._hand_on)
 
+    @property
+    def unread(self) -> bool:
+        """Whether a backlog is in the socket; in any thread."""
+        return self.thread.unread_bytes > _MANY_BYTES
+
+    def is_behind(self) -> bool:
+        """Whether a backlog of events is being worked off; in any thread.
+
+        libvirtd's answers over this connection then come behind all of them. And the thread that
+        waits for one reads them all, which the loop is handed in one go.
+        """
+        if self.unread:
+            self._behind_until = monotonic() + _CALM_SECONDS
+        return monotonic() < self._behind_until
+
     async def catch_up(self) -> None:
         """Wait until the events that came before now are handed on. Cancelling is safe."""
         await asyncio.sleep(0)  # libvirt empties its own queue by a timer, one round away
@@ -287,7 +312,9 @@ class Connection:
             self._settings.listing_deadline_seconds,
         )
 
-    async def list_domains_and_reasons(self) -> tuple[dict[str, libvirt.virDomain], dict[str, int]]:
+    async def list_domains_and_reasons(
+        self, deadline_seconds: float | None = None
+    ) -> tuple[dict[str, libvirt.virDomain], dict[str, int]]:
         """:meth:`list_domains`, and after that why those that are paused are, by UUID.
 
         The reasons are for those who hear of every later pause by its event.
@@ -298,16 +325,8 @@ class Connection:
                 list_domains(handle, self._settings.policy),
                 paused_reasons(handle),
             ),
-            self._settings.listing_deadline_seconds,
+            deadline_seconds or self._settings.listing_deadline_seconds,
         )
-
-
-def _close(connection: libvirt.virConnect) -> None:
-    # Each by itself: a dead connection refuses the one, and wants the other all the same.
-    with suppress(libvirt.libvirtError):
-        connection.unregisterCloseCallback()
-    with suppress(libvirt.libvirtError):
-        connection.close()
 
 
 def _ignore_event(_event: DomainEvent) -> None:

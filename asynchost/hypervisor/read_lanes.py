@@ -1,9 +1,13 @@
 """The connections that reads go through: two at rest, and spare ones in need.
 
 One has the events, and reads what they mark. Another one lists, and reads for the audit, so
-that the two never wait for each other. A read that hangs holds its connection's only thread
-until libvirt answers; meanwhile spare connections read the domains that libvirt still answers
-for. They are closed when they are no longer needed.
+that the two never wait for each other. Answers come behind the events that libvirtd sent before
+them, so what they mark waits until a backlog is worked off; or, where that takes too long, is
+read through the other one.
+
+A read that hangs holds its connection's only thread until libvirt answers; meanwhile spare
+connections read the domains that libvirt still answers for. They are closed when they are no
+longer needed.
 
 Memory: up to six spare connections. libvirtd has twenty workers for all its clients; a host with
 more locked domains than these lanes hold waits until one of them is answered.
@@ -24,6 +28,11 @@ from asynchost.hypervisor.connection import Connection
 PATIENCE_SECONDS: Final = 0.1
 # Then it is worth a connection, which takes a few milliseconds to open.
 _HELD_SECONDS: Final = 0.3
+# While a backlog of events is worked off, what they mark is not read: a later event of the same
+# backlog would mark most of it again, and the reading would hold up the loop. After so long it is a
+# storm, of which no end is known. Then one batch is read every so often.
+_BACKLOG_SECONDS: Final = 1.0
+_STORM_SPACING_SECONDS: Final = 0.1
 _MOST_SPARES: Final = 6
 _OPEN_AGAIN_SECONDS: Final = 5.0
 
@@ -38,6 +47,7 @@ class Lane:
         self._late_seconds = 0.0
         self.counted_from = float("-inf")
         """Before this the process stood still: no read is late for it."""
+        self._catches_up = False
 
     @property
     def held(self) -> bool:
@@ -70,6 +80,13 @@ class Lane:
         self.batches.add(batch)
         self.connection.thread.submit(call)
 
+    def count_anew(self, now: float, *, standstill: bool) -> None:
+        """No read is late for the time in which the process stood still, nor for the time that
+        it takes to read what has come meanwhile: the answer may stand behind it."""
+        if standstill or self._catches_up:
+            self.counted_from = now
+            self._catches_up = self.connection.unread
+
     def late(self, now: float) -> tuple[Batch, str, float] | None:
         """The batch whose present read takes suspiciously long: (batch, domain, seconds)."""
         self._late_seconds = 0.0
@@ -86,27 +103,31 @@ class Lane:
 class ReadLanes:
     """All lanes of one host.
 
-    ``events`` and ``listing`` belong to somebody else; they are the same connection where the
-    driver runs inside this process. ``make`` makes a connection that is not open yet;
-    ``on_more`` is called on the loop when a lane has been added.
+    ``events`` belongs to somebody else, and so does what :meth:`list_through` is given; until
+    then, and where the driver runs inside this process, there is one for both. ``make`` makes a
+    connection that is not open yet; ``on_more`` is called on the loop when a lane has been added.
     """
 
     def __init__(
         self,
         events: Connection,
-        listing: Connection,
         make: Callable[[], Connection],
         on_more: Callable[[], None],
     ) -> None:
         self._make = make
         self._on_more = on_more
-        self.events = Lane(events)
-        self.listing = self.events if listing is events else Lane(listing)
+        self.events = self.listing = Lane(events)
         self._spares: list[Lane] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._behind_until: float | None = None
+        """While the events' connection is behind: until when what they mark waits for it."""
         self._open_again_at = float("-inf")
         self._opening = False
         self._hung: Connection | None = None
+
+    def list_through(self, listing: Connection) -> None:
+        """From now on another connection lists, and reads for the audit."""
+        self.listing = Lane(listing)
 
     def __iter__(self) -> Iterator[Lane]:
         yield self.events
@@ -116,7 +137,22 @@ class ReadLanes:
 
     def free(self, *, background: bool) -> Lane | None:
         """A lane that takes a batch of this kind; None when there is none at the moment."""
-        own = self.listing if background else self.events
+        if background:
+            return self._free_of(self.listing)
+        if not self.events.connection.is_behind():
+            self._behind_until = None
+            return self._free_of(self.events)
+        now = monotonic()
+        if self._behind_until is None:
+            self._behind_until = now + _BACKLOG_SECONDS
+        if now < self._behind_until:
+            return None
+        lane = self._free_of(self.listing)
+        if lane is not None:
+            self._behind_until = now + _STORM_SPACING_SECONDS
+        return lane
+
+    def _free_of(self, own: Lane) -> Lane | None:
         if own.free:
             return own
         return next((lane for lane in self._spares if lane.free), None) if own.held else None

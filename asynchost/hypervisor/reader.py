@@ -26,7 +26,8 @@ from asynchost.model import Cause, DomainState, Observation
 from asynchost.settings import MonitorSettings
 
 # Handing over costs as much as reading two domains. So where many wait, more go at a time: those
-# wait for each other anyway, and the results of the largest keep the loop for a millisecond.
+# wait for each other anyway, and the results of the largest keep the loop for a millisecond. In
+# the background, where nobody waits for one of them, as many as there are.
 _BATCH: Final = 16
 _LARGEST_BATCH: Final = 64
 _BATCH_SHARE: Final = 4
@@ -57,7 +58,6 @@ class Reader:
     def __init__(
         self,
         events: Connection,
-        listing: Connection,
         make_spare: Callable[[], Connection],
         sink: ReadSink,
         settings: MonitorSettings,
@@ -70,7 +70,7 @@ class Reader:
         self._look_up = settings.policy.by_name
         self._loop = asyncio.get_running_loop()
         self._agenda = Agenda()
-        self._lanes = ReadLanes(events, listing, make_spare, on_more=self.pump)
+        self._lanes = ReadLanes(events, make_spare, on_more=self.pump)
         self._domains: dict[str, tuple[Lane, Any]] = {}
         self._to_look_at: dict[str, Any] = {}
         self._paused_reasons: dict[str, int] = {}
@@ -89,6 +89,10 @@ class Reader:
         """Domains whose read has not come back within its deadline."""
         self.reads = 0
         """How many reads have returned."""
+
+    def list_through(self, listing: Connection) -> None:
+        """Read for audits through another connection from now on."""
+        self._lanes.list_through(listing)
 
     # -- what is to be read ---------------------------------------------------------------------
 
@@ -141,7 +145,7 @@ class Reader:
     ) -> None:
         """Read each domain once, from now on; returns when each was read, or proved unreadable.
 
-        ``domains`` are the listing connection's objects; they are taken out of it.
+        ``domains`` are the objects of the connection that lists; they are taken out of it.
         ``paused_reasons`` are good for this read of each; those of domains that are marked
         already, or will be by an event, are asked for.
         Raises :class:`HypervisorUnavailableError` when the connection is lost meanwhile.
@@ -214,7 +218,8 @@ class Reader:
     def _take_batch(self, lane: Lane, background: bool) -> list[Read]:
         reads: list[Read] = []
         waiting = self._agenda.waiting(background)
-        size = min(max(waiting // _BATCH_SHARE, _BATCH), _LARGEST_BATCH)
+        share = 1 if background else _BATCH_SHARE
+        size = min(max(waiting // share, _BATCH), _LARGEST_BATCH)
         while len(reads) < size:
             taken = self._agenda.take(background)
             if taken is None:
@@ -229,7 +234,7 @@ class Reader:
                 # Not only by the look itself, which may have become one with an event's read.
                 if not self._agenda.looks_at(uuid):
                     self._spend(self._to_look_at.pop(uuid))
-            if self._look_up:
+            if self._look_up or home is not lane:
                 self._spend(domain)
                 domain = None
             reason = self._paused_reasons.pop(uuid, None)
@@ -237,7 +242,7 @@ class Reader:
                 Read(
                     uuid,
                     mark,
-                    domain if home is lane else None,
+                    domain,
                     ask_reason=uuid in self._migrating,
                     paused_reason=reason if mark.cause is Cause.RESYNC else None,
                 )
@@ -245,13 +250,17 @@ class Reader:
         return reads
 
     def _submit(self, lane: Lane, reads: list[Read]) -> None:
-        batch = Batch(lane.connection.handle, reads, self._spent)
+        # No other connection has events, so no answer of theirs comes behind any. Before there is
+        # another one, everything is read behind them.
+        waits = lane is self._lanes.events and lane is not self._lanes.listing
+        is_behind = lane.connection.is_behind if waits else _never
+        batch = Batch(lane.connection.handle, reads, self._spent, is_behind)
         self._spent = []
 
         def done(call: Call) -> None:
             if call.error is not None:
                 raise call.error
-            self._returned(batch)
+            self._returned(lane, batch)
 
         lane.submit(batch, done)
 
@@ -266,11 +275,12 @@ class Reader:
 
     # -- what came back -------------------------------------------------------------------------
 
-    def _returned(self, batch: Batch) -> None:
+    def _returned(self, lane: Lane, batch: Batch) -> None:
         if self._closed:
             return
         for result in batch.take_results():
             self._read(result)
+        self._take_back(lane, batch)  # what it left to a connection that is not behind
         if self._agenda.in_flight <= len(self.stuck):
             self._spent.clear()  # nothing is under way that the lock could be lost to
         self._lanes.tend()
@@ -325,8 +335,7 @@ class Reader:
         now = monotonic()
         standstill = stood_still(self._loop.time() - self._tick_due)
         for lane in list(self._lanes):
-            if standstill:
-                lane.counted_from = now
+            lane.count_anew(now, standstill=standstill)
             late = lane.late(now)
             if late is None:
                 continue
@@ -391,6 +400,10 @@ class Reader:
         """:meth:`close`, and wait for the spare connections to close. Cancelling is safe."""
         self.close()
         await self._lanes.aclose()
+
+
+def _never() -> bool:
+    return False
 
 
 class _Waiter:

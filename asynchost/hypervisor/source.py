@@ -9,6 +9,7 @@ Memory: the reader's, and during a resync one observation per listed domain.
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from random import random
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from asynchost.hypervisor.connection import Connection, close_orphans
 from asynchost.hypervisor.disk_watch import DiskWatch
 from asynchost.hypervisor.domain_events import DomainEvent
 from asynchost.hypervisor.event_loop import EVENT_LOOP
+from asynchost.hypervisor.foreign_loop import why_unserved
 from asynchost.hypervisor.host_facts import read_facts, read_node
 from asynchost.hypervisor.listing import survey
 from asynchost.hypervisor.reader import Reader, ReadSink
@@ -107,12 +109,12 @@ class Source:
         later, what was right once is waited for.
         """
         loop = asyncio.get_running_loop()
-        EVENT_LOOP.register()
+        ours = EVENT_LOOP.register()
         EVENT_LOOP.attach(loop)
         backoff = Backoff(random)
         try:
             close_orphans()
-            unserved = await EVENT_LOOP.why_unserved()
+            unserved = None if ours else await why_unserved()
             if unserved is not None:
                 raise HypervisorRefusedError(self._uri, *unserved)
             while True:
@@ -163,15 +165,16 @@ class Source:
 
     async def _live(self, events: Connection, listing: Connection, backoff: Backoff) -> None:
         """One time connected, from opening to loss. Returns only by raising."""
-        await together(events.open(), listing.open())
-        if events.in_process:
-            listing.close()  # it may be another host
-            listing = events
+        await events.open(self._on_event, self._after_events)
+        self._generation += 1
+        self._has_domain_0 = Accounting(events.kind, self._settings.policy).has_domain_0
+        self._sink.connected(self._generation, events.kind)
+        for name in events.missing_events:
+            self._sink.event_missing(name)
         self._starting.clear()
-        self._listing = listing
+        self._listing = events
         self._reader = Reader(
             events,
-            listing,
             lambda: Connection(self._uri, self._settings),
             self,
             self._settings,
@@ -179,7 +182,6 @@ class Source:
         try:
             await together(
                 self._fail_when_lost(events),
-                self._fail_when_lost(listing),
                 self._follow(events, listing, self._reader, backoff),
             )
         finally:
@@ -191,13 +193,29 @@ class Source:
         self, events: Connection, listing: Connection, reader: Reader, backoff: Backoff
     ) -> None:
         await self._resync(events, listing, reader)
+        await asyncio.sleep(0)  # who waits for the totals has them first
+        connection = await self._second_connection(events, listing, reader)
         backoff.reset()
         await together(
-            self._keep_facts(listing),
+            self._fail_when_lost(connection),
+            self._keep_facts(connection),
             self._disk.run(),
             self._second_resync(),
             self._audit_for_ever(),
         )
+
+    async def _second_connection(
+        self, events: Connection, listing: Connection, reader: Reader
+    ) -> Connection:
+        """The one that lists and audits from now on; opened if it is not yet.
+
+        So late, for until there are totals no read of an event's can come too late.
+        """
+        if self._listing is events and not events.in_process:  # else it may be another host
+            await listing.open()
+            reader.list_through(listing)
+            self._listing = listing
+        return self._listing or events
 
     async def _fail_when_lost(self, connection: Connection) -> None:
         raise await asyncio.shield(connection.lost)
@@ -207,10 +225,7 @@ class Source:
     async def _resync(self, events: Connection, listing: Connection, reader: Reader) -> None:
         self._staged, self._unread = {}, set()
         try:
-            await together(self._learn_kind(listing), events.subscribe(self._on_event, reader.pump))
-            for name in events.missing_events:
-                self._sink.event_missing(name)
-            domains, reasons = await self._list_at_connect(listing, reader)
+            domains, reasons = await self._list_at_connect(events, listing, reader)
             for uuid in (*self._staged, *self._unread):
                 reasons.pop(uuid, None)  # what its event told of may be newer
             await reader.read_all(list(domains), Mark(Cause.RESYNC), domains, reasons)
@@ -222,38 +237,28 @@ class Source:
         self._published = True
         self._sink.resynced(staged.values(), frozenset(self._unread - staged.keys()))
 
-    async def _learn_kind(self, connection: Connection) -> None:
-        kind = await connection.ask("virConnectGetType", lambda handle: handle.getType())
-        self._has_domain_0 = Accounting(kind, self._settings.policy).has_domain_0
-        self._generation += 1
-        self._sink.connected(self._generation, kind)
-
     async def _list_at_connect(
-        self, listing: Connection, reader: Reader
+        self, events: Connection, listing: Connection, reader: Reader
     ) -> tuple[dict[str, Any], dict[str, int]]:
         """List, however long that takes: one locked domain blocks every listing.
 
         Which one it is, reading those that were counted before tells: its read hangs as well.
         A new connection would be no better off, so this one waits.
         """
-
-        def probe() -> None:
+        with suppress(CallTimeoutError):
+            return await events.list_domains_and_reasons(self._settings.call_deadline_seconds)
+        connection = await self._second_connection(events, listing, reader)
+        while True:
             for uuid in self._sink.known_uuids():
                 reader.mark(uuid, Mark(Cause.LOOK_AGAIN, "probed"))
-
-        loop = asyncio.get_running_loop()
-        while True:
-            patience = loop.call_later(self._settings.call_deadline_seconds, probe)
             try:
-                return await listing.list_domains_and_reasons()
+                return await connection.list_domains_and_reasons()
             except CallTimeoutError as error:
                 self._log.warning(
                     "listing blocked, still not ready",
                     reason=error.reason,
                     stuck=sorted(reader.stuck),
                 )
-            finally:
-                patience.cancel()
 
     async def audit(self) -> None:
         """List, and read every domain that is listed or counted, now.
@@ -403,6 +408,10 @@ class Source:
         if self._has_domain_0:
             # Its memory makes room for a guest's without an event of its own.
             self._reader.mark(DOMAIN_0_UUID, Mark(Cause.EVENT, "another domain's event"))
+
+    def _after_events(self) -> None:
+        if self._reader is not None:
+            self._reader.pump()
 
     def observed(self, observation: Observation, mark: Mark) -> None:
         """See :class:`ReadSink`; held back while a resync is being put together."""

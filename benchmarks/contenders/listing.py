@@ -7,6 +7,7 @@ import libvirt
 
 from asynchost.hypervisor.domain_events import EVENTS
 from asynchost.hypervisor.listing import paused_reasons
+from benchmarks.contenders.base import KEEPALIVE
 
 
 class Listing:
@@ -24,8 +25,10 @@ class Listing:
         """
         before, cpu = time.monotonic(), time.process_time()
         connection = libvirt.openReadOnly(uri)
-        listing, ids = connection, []
+        ids = []
         if same_calls:
+            connection.setKeepAlive(*KEEPALIVE)
+            connection.registerCloseCallback(_ignore, None)
             ids = [
                 connection.domainEventRegisterAny(
                     None, getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{kind.name}"), _ignore, None
@@ -33,11 +36,10 @@ class Listing:
                 for kind in EVENTS
             ]
             connection.getType()
-            listing = libvirt.openReadOnly(uri)
         found = []
-        domains = listing.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        domains = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
         if same_calls:
-            paused_reasons(listing)
+            paused_reasons(connection)
         while domains:
             domain = domains.pop()
             found.append((domain.UUIDString(), *domain.info()))
@@ -48,8 +50,9 @@ class Listing:
         }
         for callback_id in ids:
             connection.domainEventDeregisterAny(callback_id)
-        for opened in {connection, listing}:
-            opened.close()
+        if same_calls:
+            connection.unregisterCloseCallback()
+        connection.close()
         return answer
 
 

@@ -138,13 +138,13 @@ async def test_a_libvirt_without_lifecycle_events_is_not_watched(
 ) -> None:
     """Its totals would be right once a minute only: it is not called fresh."""
     monkeypatch.setattr(libvirt, "VIR_DOMAIN_EVENT_ID_LIFECYCLE", 999)
-    subscribe, attempts = Connection.subscribe, []
+    open_connection, attempts = Connection.open, []
 
     async def counted(connection: Connection, *arguments: Any) -> None:
         attempts.append(connection.uri)
-        await subscribe(connection, *arguments)
+        await open_connection(connection, *arguments)
 
-    monkeypatch.setattr(Connection, "subscribe", counted)
+    monkeypatch.setattr(Connection, "open", counted)
     monitor = HostMonitor(libvirtd.uri("test"), settings=EVENTS_ONLY)
     await monitor.start()
     try:

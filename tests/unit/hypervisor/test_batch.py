@@ -109,7 +109,7 @@ def test_a_batch_reads_all_and_keeps_errors_apart(connection: libvirt.virConnect
     """One domain that fails does not keep the others from being read."""
     first, second, third = (Domain(uuid) for uuid in "abc")
     second.failures = 1
-    batch = Batch(connection, [read(one) for one in (first, second, third)], [])
+    batch = Batch(connection, [read(one) for one in (first, second, third)], [], lambda: False)
     batch()
     results = batch.take_results()
     assert [result.uuid for result in results] == ["a", "b", "c"]
@@ -120,10 +120,21 @@ def test_a_batch_reads_all_and_keeps_errors_apart(connection: libvirt.virConnect
     assert batch.current is None
 
 
+def test_a_batch_stops_before_a_backlog_of_events(connection: libvirt.virConnect) -> None:
+    """The answer to its next read would come behind them all; the rest can be had back."""
+    first, second, third = (Domain(uuid) for uuid in "abc")
+    reads = [read(one) for one in (first, second, third)]
+    batch = Batch(connection, list(reads), [], lambda: second.reads > 0)
+    batch()
+    assert [result.uuid for result in batch.take_results()] == ["a", "b"]
+    assert batch.take_back() == [reads[2]]
+    assert third.reads == 0
+
+
 def test_what_a_batch_has_not_begun_with_can_be_taken_back(connection: libvirt.virConnect) -> None:
     """While its thread hangs in a read; what was read already can be had as well."""
     first, second, third = Domain("a"), Domain("b", open_gate=False), Domain("c")
-    batch = Batch(connection, [read(one) for one in (first, second, third)], [])
+    batch = Batch(connection, [read(one) for one in (first, second, third)], [], lambda: False)
     thread = threading.Thread(target=batch)
     thread.start()
     try:

@@ -209,46 +209,6 @@ async def test_a_cancelled_call_is_abandoned(thread: CallThread, gate: MakeGate)
     assert not call.opened.is_set()
 
 
-async def test_a_result_that_comes_too_late_is_disposed_of(
-    thread: CallThread, gate: MakeGate
-) -> None:
-    """In a thread, because that may block as well."""
-    disposed: list[tuple[str, threading.Thread]] = []
-    call = gate()
-    with pytest.raises(TimeoutError):
-        await thread.call(
-            call,
-            0.02,
-            dispose=lambda result: disposed.append((result, threading.current_thread())),
-        )
-    call.opened.set()
-    await eventually(lambda: disposed)
-    ((result, where),) = disposed
-    assert result == "the result"
-    assert where is not threading.main_thread()
-    assert where.daemon
-
-
-async def test_a_result_that_a_cancellation_overtakes_is_disposed_of(thread: CallThread) -> None:
-    """It has come back, the waiting task has not yet run, and is cancelled at that moment."""
-    disposed: list[str] = []
-    task = asyncio.create_task(
-        thread.call(lambda: "the result", DEADLINE_SECONDS, dispose=disposed.append)
-    )
-    await asyncio.sleep(0)
-    (call,) = thread.in_flight
-    tell = call._on_done
-
-    def tell_and_cancel(call: Call) -> None:
-        tell(call)
-        task.cancel()
-
-    call._on_done = tell_and_cancel
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await eventually(lambda: disposed == ["the result"])
-
-
 async def test_a_call_that_must_run_is_made_though_nobody_waits(
     thread: CallThread, gate: MakeGate
 ) -> None:
@@ -272,21 +232,37 @@ async def test_a_result_is_not_kept(thread: CallThread) -> None:
     await eventually(lambda: kept() is None)
 
 
-async def test_nothing_is_disposed_of_that_came_in_time_or_never(thread: CallThread) -> None:
-    """A result that was handed over belongs to who got it; a late error holds nothing."""
-    disposed: list[object] = []
-    assert await thread.call(lambda: 1, DEADLINE_SECONDS, dispose=disposed.append) == 1
+async def test_a_result_that_comes_too_late_is_not_kept(thread: CallThread) -> None:
+    """Nor one that a cancellation overtakes: it has come back, and nobody has taken it yet."""
+
+    class Result:
+        """Something that can be watched going away."""
+
+    kept: list[weakref.ref[Result]] = []
     opened = threading.Event()
 
-    def fail() -> None:
+    def late() -> Result:
         opened.wait(DEADLINE_SECONDS)
-        raise ValueError
+        result = Result()
+        kept.append(weakref.ref(result))
+        return result
 
     with pytest.raises(TimeoutError):
-        await thread.call(fail, 0.02, dispose=disposed.append)
+        await thread.call(late, 0.02)
     opened.set()
-    await eventually_equal(lambda: len(thread.in_flight), 0)
-    assert disposed == []
+    task = asyncio.create_task(thread.call(late, DEADLINE_SECONDS))
+    await asyncio.sleep(0)
+    (call,) = [one for one in thread.in_flight if not one.abandoned]
+    tell = call._on_done
+
+    def tell_and_cancel(call: Call) -> None:
+        tell(call)
+        task.cancel()
+
+    call._on_done = tell_and_cancel
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await eventually(lambda: [one() for one in kept] == [None, None])
 
 
 # -- many calls -----------------------------------------------------------------------------------
@@ -475,21 +451,6 @@ async def test_closing_says_that_a_call_that_must_run_has_not_run_yet(
     assert not await thread.aclose(grace_seconds=0)
     first.opened.set()
     await eventually(second.entered.is_set)
-
-
-async def test_a_late_result_is_disposed_of_after_the_loop_has_gone(
-    thread: CallThread, gate: MakeGate
-) -> None:
-    """By the thread that brought it: nobody else is left."""
-    disposed: list[str] = []
-    call = gate()
-    with pytest.raises(TimeoutError):
-        await thread.call(call, 0.02, dispose=disposed.append)
-    thread.close()
-    call.opened.set()
-    assert call.thread is not None
-    call.thread.join(DEADLINE_SECONDS)
-    assert disposed == ["the result"]
 
 
 async def test_closing_does_not_wait_for_an_abandoned_call(

@@ -11,6 +11,7 @@ import selectors
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -18,7 +19,8 @@ from typing import Any
 import libvirt
 import pytest
 
-from asynchost.hypervisor.event_loop import _SPURIOUS_WAKEUPS_ENDURED, Calls, LibvirtEventLoop
+from asynchost.hypervisor.event_loop import LibvirtEventLoop
+from asynchost.hypervisor.loop_server import SPURIOUS_WAKEUPS_ENDURED, Calls
 from tests.support.waiting import eventually
 
 try:
@@ -246,6 +248,63 @@ async def test_a_readable_descriptor_is_told_on_the_loops_thread(
     assert heard.threads == {threading.get_ident()}
 
 
+class Messages:
+    """A callback of libvirt's that reads one message of eight bytes and arms a timer for it."""
+
+    def __init__(self, served: LibvirtEventLoop) -> None:
+        self._served = served
+        self._timer = served._add_timeout(-1, self._handed_out, None)
+        self.read = 0
+        self.handed_out: list[int] = []
+        """How many had been read at each time that the timer fired."""
+
+    def __call__(self, watch: int, fd: int, _events: int, _opaque: object) -> None:
+        with suppress(BlockingIOError):
+            os.read(fd, 8)
+            self.read += 1
+            self._served._update_timeout(self._timer, 0)
+
+    def _handed_out(self, timer: int, _opaque: object) -> None:
+        self._served._update_timeout(timer, -1)
+        self.handed_out.append(self.read)
+
+
+async def test_what_has_come_is_read_in_one_go(served: LibvirtEventLoop, sockets: Sockets) -> None:
+    """One call reads one message; what libvirt does about them is done once for all."""
+    ours, theirs = sockets
+    theirs.send(20 * b"an event")
+    messages = Messages(served)
+    served._add_handle(ours.fileno(), READABLE, messages, None)
+    await eventually(lambda: messages.read == 20)
+    assert messages.handed_out == [20]
+
+
+async def test_no_more_is_read_in_one_go_than_the_loop_can_bear(
+    served: LibvirtEventLoop, sockets: Sockets
+) -> None:
+    """However much has come: the next round reads on."""
+    ours, theirs = sockets
+    theirs.send(80 * b"an event")
+    messages = Messages(served)
+    served._add_handle(ours.fileno(), READABLE, messages, None)
+    await eventually(lambda: messages.read == 80)
+    assert messages.handed_out == [32, 64, 80]
+
+
+async def test_what_is_not_wanted_any_more_is_not_read_on(
+    served: LibvirtEventLoop, sockets: Sockets
+) -> None:
+    """As when the first message ends the connection."""
+    ours, theirs = sockets
+    heard = Heard()
+    heard.then = lambda: served._remove_handle(watch)
+    watch = served._add_handle(ours.fileno(), READABLE, heard, None)
+    theirs.send(3 * 4096 * b".")
+    await heard.times_called(1)
+    await rounds()
+    assert len(heard.calls) == 1
+
+
 async def test_a_writable_descriptor_is_told(served: LibvirtEventLoop, sockets: Sockets) -> None:
     """Again and again, until it is wanted no more; reading is another matter."""
     ours, theirs = sockets
@@ -407,7 +466,7 @@ async def test_a_few_spurious_wake_ups_are_endured(
     for _ in range(20):
         elsewhere(lambda: served._update_handle(watch, 0))
         theirs.send(b"answer")
-        await rounds(_SPURIOUS_WAKEUPS_ENDURED // 2)
+        await rounds(SPURIOUS_WAKEUPS_ENDURED // 2)
         elsewhere(lambda: take(ours.fileno()), lambda: served._update_handle(watch, READABLE))
         assert not woken(served)
     assert heard.calls == []
@@ -423,7 +482,7 @@ async def test_a_disabled_reader_is_taken_out_after_spurious_wake_ups(
     await rounds()
     elsewhere(lambda: served._update_handle(watch, 0))
     theirs.send(b"answer")
-    await rounds(2 * _SPURIOUS_WAKEUPS_ENDURED + 4)
+    await rounds(2 * SPURIOUS_WAKEUPS_ENDURED + 4)
     assert heard.calls == []
     assert not loop.remove_reader(ours.fileno())
     while_asleep(lambda: served._update_handle(watch, READABLE))
@@ -560,7 +619,7 @@ class Interleaving(selectors.DefaultSelector):
 
 
 @pytest.mark.parametrize("debug", [False, True])
-@pytest.mark.parametrize("wakeups_before", range(_SPURIOUS_WAKEUPS_ENDURED + 2))
+@pytest.mark.parametrize("wakeups_before", range(SPURIOUS_WAKEUPS_ENDURED + 2))
 def test_a_call_that_ends_between_poll_and_handling_does_not_deafen(
     libvirt_loop: LibvirtEventLoop, sockets: Sockets, wakeups_before: int, debug: bool
 ) -> None:
@@ -798,9 +857,9 @@ async def test_many_changes_are_one_wake_up(served: LibvirtEventLoop, sockets: S
     class Counting:
         """The loop, as far as it is woken."""
 
-        def call_soon_threadsafe(self, callback: Callable[..., object], server: object) -> object:
+        def call_soon_threadsafe(self, callback: Callable[..., object]) -> object:
             wakeups.append(callback)
-            return loop.call_soon_threadsafe(callback, server)
+            return loop.call_soon_threadsafe(callback)
 
         def __getattr__(self, name: str) -> Any:
             return getattr(loop, name)
@@ -1141,7 +1200,6 @@ def test_it_registers_once(
     assert libvirt_loop.register()
     assert libvirt_loop.register()
     assert len(registered) == 1
-    assert asyncio.run(libvirt_loop.why_unserved()) is None
     freed.wait()  # what it asked libvirt with
 
 
@@ -1170,31 +1228,3 @@ def test_a_refused_registration_is_remembered(
     assert not libvirt_loop.register()
     assert not libvirt_loop.register()
     assert len(tries) == 1
-
-
-async def test_another_implementation_is_asked_whether_it_runs(
-    libvirt_loop: LibvirtEventLoop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It does when a timer that a thread armed fires, wherever; the timer is taken back."""
-    removed: list[int] = []
-
-    def fire(_interval: int, callback: Callable[..., None], opaque: object) -> int:
-        threading.Thread(target=callback, args=(5, opaque)).start()
-        return 5
-
-    def refuse(*_: object) -> int:
-        raise libvirt.libvirtError("virEventAddTimeout() failed")
-
-    monkeypatch.setattr(libvirt, "virEventRemoveTimeout", removed.append)
-    monkeypatch.setattr(libvirt, "virEventAddTimeout", fire)
-    assert await libvirt_loop.why_unserved(DEADLINE_SECONDS) is None
-    monkeypatch.setattr(libvirt, "virEventAddTimeout", lambda *_: 6)
-    nothing_runs = await libvirt_loop.why_unserved(0.01)
-    assert nothing_runs is not None
-    assert "nothing runs" in nothing_runs[0]
-    assert removed == [5, 6]
-    monkeypatch.setattr(libvirt, "virEventAddTimeout", refuse)
-    refuses_threads = await libvirt_loop.why_unserved(DEADLINE_SECONDS)
-    assert refuses_threads is not None
-    assert "in threads" in refuses_threads[0]
-    assert removed == [5, 6], "there is none to take back"

@@ -52,7 +52,7 @@ async def test_no_spare_is_opened_while_the_last_one_hangs(monkeypatch: pytest.M
         return cast("Connection", made[-1])
 
     held: Any = Held()
-    lanes = ReadLanes(held, held, make, lambda: None)
+    lanes = ReadLanes(held, make, lambda: None)
 
     async def tend() -> int:
         lanes.tend()

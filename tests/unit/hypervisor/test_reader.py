@@ -72,7 +72,8 @@ async def reader(sink: Sink, gated: "Gated") -> AsyncIterator[Reader]:
     events, listing = await opened(), await opened()
     # As of a daemon: another connection is the same host.
     events.in_process = listing.in_process = False
-    reader = Reader(events, listing, lambda: Connection(events.uri, SETTINGS), sink, SETTINGS)
+    reader = Reader(events, lambda: Connection(events.uri, SETTINGS), sink, SETTINGS)
+    reader.list_through(listing)
     yield reader
     gated.open_all()
     await reader.aclose()
@@ -132,7 +133,7 @@ async def test_where_names_decide_a_domain_is_looked_up(sink: Sink) -> None:
     settings = replace(SETTINGS, policy=Policy(include=("te*",)))
     connection = Connection("test:///default", settings)
     await connection.open()
-    reader = Reader(connection, connection, lambda: connection, sink, settings)
+    reader = Reader(connection, lambda: connection, sink, settings)
     domain = Domain(TEST_UUID)
     happens(reader, event(domain))
     await eventually_equal(lambda: sink.told, [("observed", TEST_UUID)], DEADLINE_SECONDS)
@@ -223,6 +224,61 @@ async def test_a_process_that_stood_still_calls_no_domain_stuck(
     domain.gate.set()
     await reader.settle()
     assert sink.told == [("observed", "a")]
+
+
+@pytest.fixture
+def backlog(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> Iterator[set[Connection]]:
+    """The connections that have more unread in their socket than can be worked off at once."""
+    behind: set[Connection] = set()
+    monkeypatch.setattr(Connection, "unread", property(lambda self: self in behind))
+    yield behind
+    behind.clear()
+
+
+async def test_no_domain_is_stuck_while_its_answer_may_stand_behind_a_backlog(
+    reader: Reader, sink: Sink, gated: Gated, backlog: set[Connection]
+) -> None:
+    """Of what has come while the process stood still. When that is worked off, one is."""
+    ticks: list[None] = []
+    look_for_late = reader._look_for_late
+
+    def tick() -> None:
+        ticks.append(None)
+        look_for_late()
+
+    reader._look_for_late = tick  # type: ignore[method-assign]
+    domain = gated("a")
+    happens(reader, event(domain))
+    await eventually(domain.entered.is_set)
+    await eventually(lambda: bool(ticks))
+    backlog.add(reader._lanes.events.connection)
+    time.sleep(2 * SETTINGS.call_deadline_seconds)  # noqa: ASYNC251 - the fault under test
+    ticks.clear()
+    # One comes each tenth of a second, so these take three times the deadline.
+    await eventually(lambda: len(ticks) > 15)
+    assert sink.told == []
+    backlog.clear()
+    await eventually_equal(lambda: sink.told, [("stuck", "a")])
+
+
+async def test_what_a_backlog_without_end_marks_is_read_through_the_other_connection(
+    reader: Reader, sink: Sink, gated: Gated, backlog: set[Connection]
+) -> None:
+    """Where that lasts; the rest of the batch that was under way as well. It is looked up there."""
+    first, second, third = gated("first"), Domain(TEST_UUID), Domain(UNKNOWN)
+    happens(reader, event(first), event(second))
+    await eventually(first.entered.is_set)
+    backlog.add(reader._lanes.events.connection)
+    first.gate.set()
+    await eventually_equal(lambda: sink.told, [("observed", "first"), ("observed", TEST_UUID)])
+    happens(reader, event(third))
+    await eventually_equal(lambda: sink.told[2:], [("gone", UNKNOWN)])
+    assert second.reads == third.reads == 0
+    backlog.clear()
+    last = Domain("last")
+    await eventually(lambda: not reader._lanes.events.connection.is_behind())
+    happens(reader, event(last))
+    await eventually_equal(lambda: sink.told[3:], [("observed", "last")])
 
 
 async def test_other_domains_are_read_through_a_spare_connection(

@@ -1,0 +1,109 @@
+"""From nothing to the first totals: in which order, and what they need not wait for."""
+
+import asyncio
+import threading
+from dataclasses import replace
+from typing import Any
+
+import libvirt
+import pytest
+
+from asynchost import DiskSource, HostMonitor
+from asynchost.hypervisor.connection import Connection
+from asynchost.hypervisor.domain_events import EVENTS
+from tests.integration.pipeline import EVENTS_ONLY, totals_of
+from tests.support import guests
+from tests.support.libvirtd import PrivateLibvirtd
+from tests.support.recount import Totals
+from tests.support.waiting import eventually
+
+# The disks are read through a connection of their own.
+SETTINGS = replace(EVENTS_ONLY, disk=DiskSource.NONE)
+
+REGISTER, LIST, READ = (
+    "virConnectDomainEventRegisterAny",
+    "virConnectListAllDomains",
+    "virDomainGetInfo",
+)
+
+
+async def test_every_event_is_registered_before_the_listing_and_that_before_any_read(
+    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call returns before the next one begins, so no change can fall in between."""
+    for name in ("a", "b"):
+        guests.start(test_connection, guests.guest_xml(name, kind="test"))
+    steps: list[tuple[str, str]] = []
+    threads: set[int] = set()
+
+    def note(name: str) -> None:
+        call = getattr(libvirt.libvirtmod, name)
+
+        def noted(*arguments: Any) -> Any:
+            threads.add(threading.get_ident())
+            steps.append((name, "begins"))
+            try:
+                return call(*arguments)
+            finally:
+                steps.append((name, "returns"))
+
+        monkeypatch.setattr(libvirt.libvirtmod, name, noted)
+
+    for name in (REGISTER, LIST, READ):
+        note(name)
+    async with HostMonitor(libvirtd.uri("test"), settings=SETTINGS) as monitor:
+        assert monitor.usage.running_vms == 2
+        assert [name for name, step in steps if step == "begins"] == [
+            *(REGISTER for _ in EVENTS),
+            LIST,
+            *(READ, READ),
+        ]
+        assert [step for _, step in steps] == ["begins", "returns"] * (len(steps) // 2)
+        assert len(threads) == 1
+
+
+async def test_the_first_totals_do_not_wait_for_the_second_connection(
+    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it is there, audits and events go through the one that there is."""
+    open_connection, may_open = Connection.open, asyncio.Event()
+    opened: list[Connection] = []
+
+    async def open_late(connection: Connection, *arguments: Any) -> None:
+        if not arguments:
+            await may_open.wait()
+        await open_connection(connection, *arguments)
+        opened.append(connection)
+
+    monkeypatch.setattr(Connection, "open", open_late)
+    xml = guests.guest_xml("g", vcpus=2, kind="test")
+    async with HostMonitor(libvirtd.uri("test"), settings=SETTINGS) as monitor:
+        assert totals_of(monitor.usage) == Totals(0, 0, 0, 0)
+        await asyncio.to_thread(guests.start, test_connection, xml)
+        await eventually(lambda: totals_of(monitor.usage) == Totals(2, 16, 1, 0))
+        assert await monitor.audit() == []
+        assert len(opened) == 1
+        may_open.set()
+        await eventually(lambda: len(opened) == 2)
+        assert await monitor.audit() == []
+        assert monitor.status.generation == 1
+
+
+async def test_a_second_connection_that_cannot_be_opened_is_a_loss(
+    libvirtd: PrivateLibvirtd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that only half works is not called fresh: it is tried again, later each time."""
+    open_connection, refused = Connection.open, 0
+
+    async def refuse_the_second(connection: Connection, *arguments: Any) -> None:
+        nonlocal refused
+        if not arguments and refused < 2:
+            refused += 1
+            connection.declare_lost("refused")
+            raise await connection.lost
+        await open_connection(connection, *arguments)
+
+    monkeypatch.setattr(Connection, "open", refuse_the_second)
+    async with HostMonitor(libvirtd.uri("test"), settings=SETTINGS) as monitor:
+        await eventually(lambda: monitor.status.generation == 3 and monitor.status.fresh, 20.0)
+        assert await monitor.audit() == []
