@@ -138,5 +138,9 @@ _FIGURES: list[tuple[str, Callable[[list[Report]], str]]] = [
         "totals right after, s",
         lambda kind: f"{median(r.right_after_seconds for r in kind):.2f}",
     ),
+    (
+        "  after the last event came in",
+        lambda kind: f"{median(r.right_after_last_event_seconds for r in kind):.2f}",
+    ),
     ("memory more, MiB", lambda kind: f"{median(r.more_bytes for r in kind) / 2**20:.1f}"),
 ]

@@ -33,6 +33,8 @@ _HELD_SECONDS: Final = 0.3
 # storm, of which no end is known. Then one batch is read every so often.
 _BACKLOG_SECONDS: Final = 1.0
 _STORM_SPACING_SECONDS: Final = 0.1
+# More than any backlog takes that libvirtd keeps a connection for.
+_CATCH_UP_SECONDS: Final = 30.0
 _MOST_SPARES: Final = 6
 _OPEN_AGAIN_SECONDS: Final = 5.0
 
@@ -47,7 +49,8 @@ class Lane:
         self._late_seconds = 0.0
         self.counted_from = float("-inf")
         """Before this the process stood still: no read is late for it."""
-        self._catches_up = False
+        self._catches_up_until = float("-inf")
+        self._received = 0
 
     @property
     def held(self) -> bool:
@@ -82,10 +85,19 @@ class Lane:
 
     def count_anew(self, now: float, *, standstill: bool) -> None:
         """No read is late for the time in which the process stood still, nor for the time that
-        it takes to read what has come meanwhile: the answer may stand behind it."""
-        if standstill or self._catches_up:
-            self.counted_from = now
-            self._catches_up = self.connection.unread
+        it takes to read what has come meanwhile: the answer may stand behind it.
+
+        libvirtd, which has most of that, may be slower than the loop, so that there is seldom
+        much in the socket. And in a storm there is no end of it.
+        """
+        if standstill:
+            self._catches_up_until = now + _CATCH_UP_SECONDS
+        elif now >= self._catches_up_until:
+            return
+        self.counted_from = now
+        received, self._received = self._received, self.connection.received
+        if not (standstill or self.connection.unread or self._received > received):
+            self._catches_up_until = now
 
     def late(self, now: float) -> tuple[Batch, str, float] | None:
         """The batch whose present read takes suspiciously long: (batch, domain, seconds)."""

@@ -203,9 +203,16 @@ class Watcher:
             while not condition() and time.monotonic() < give_up_at:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.01)
 
-        await until(
-            lambda: self._totals() == expected and self._counters()[0] - self._events >= events
-        )
+        all_in_at = float("inf")
+
+        def over() -> bool:
+            nonlocal all_in_at
+            all_in = self._counters()[0] - self._events >= events
+            if all_in:
+                all_in_at = min(all_in_at, time.monotonic())
+            return all_in and self._totals() == expected
+
+        await until(over)
         cpu, pauses = time.process_time() - self._cpu, self._heartbeat.report()
         events_now, reads_now = self._counters()
         # What is left when nothing is to be done any more.
@@ -224,6 +231,7 @@ class Watcher:
         return {
             "totals": self._totals(),
             "right_at": self._changed_at,
+            "all_in_at": all_in_at,
             "events": events_now - self._events,
             "reads": reads_now - self._reads,
             "cpu": cpu,

@@ -34,6 +34,8 @@ class Report:
     seconds: float
     right_after_seconds: float
     """When its totals were right, counted from the storm's end; negative before it."""
+    right_after_last_event_seconds: float
+    """The same, counted from the last event's coming in, give or take a hundredth."""
     truth: list[int]
     found: dict[str, Any]
     noise: dict[str, Any]
@@ -96,17 +98,20 @@ class Host:
                 ended = max(answer["ended_at"] for answer in answers)
                 if stop_for is not None:
                     time.sleep(max(0.0, begun + stop_for - time.monotonic()))
+                # Before the process goes on, lest it has to share libvirtd with this.
+                truth = list(recount_over(self._connection))
+                if stop_for is not None:
                     ended = time.monotonic()
             finally:
                 if stop_for is not None:
                     os.kill(watcher.pid, signal.SIGCONT)
-            truth = list(recount_over(self._connection))
             events = sum(answer["events"] for answer in answers)
             found = watcher.ask("end", expected=truth, events=events, deadline=deadline)
             return Report(
                 events,
                 ended - begun,
                 found["right_at"] - ended,
+                found["right_at"] - found["all_in_at"],
                 truth,
                 found,
                 noise.ask("end")["pauses"],
