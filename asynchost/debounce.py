@@ -16,7 +16,7 @@ class Debouncer:
     It holds no value: the writer takes the newest one at the moment it writes.
     """
 
-    __slots__ = ("_first", "_last", "_maximum_delay_seconds", "_quiet_seconds")
+    __slots__ = ("_latest", "_maximum_delay_seconds", "_quiet_seconds", "deadline")
 
     def __init__(self, quiet_seconds: float, maximum_delay_seconds: float) -> None:
         for name, value in (
@@ -27,22 +27,16 @@ class Debouncer:
                 raise InvalidSettingError(name, value, "give seconds, 0 or more")
         self._quiet_seconds = quiet_seconds
         self._maximum_delay_seconds = maximum_delay_seconds
-        self._first: float | None = None
-        self._last = 0.0
+        self._latest = 0.0
+        self.deadline: float | None = None
+        """The time to write at; None when nothing is pending."""
 
     def touch(self, now: float) -> None:
         """Something changed at ``now``."""
-        if self._first is None:
-            self._first = now
-        self._last = now
-
-    @property
-    def deadline(self) -> float | None:
-        """The time to write at; None when nothing is pending."""
-        if self._first is None:
-            return None
-        return min(self._last + self._quiet_seconds, self._first + self._maximum_delay_seconds)
+        if self.deadline is None:
+            self._latest = now + self._maximum_delay_seconds
+        self.deadline = min(now + self._quiet_seconds, self._latest)
 
     def take(self) -> None:
         """The write begins: a change from here on belongs to the next one."""
-        self._first = None
+        self.deadline = None

@@ -183,8 +183,7 @@ class DiskUsage:
         return self.local_gb - self.local_gb_used
 
 
-@dataclass(frozen=True, slots=True)
-class HostSnapshot:
+class HostSnapshot(NamedTuple):
     """Everything known of one host at one moment: what a row is made from.
 
     ``usage`` is None before the first resync. ``facts`` is None until the capabilities came.
@@ -203,7 +202,7 @@ class HostSnapshot:
     disk: DiskUsage | None = None
     disk_settled: bool = False
     disks_settled: bool = False
-    stuck: frozenset[str] = field(default_factory=frozenset)
+    stuck: frozenset[str] = frozenset()
     """UUIDs of the domains that could not be read; their last record is what counts."""
 
     @property

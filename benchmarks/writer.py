@@ -28,6 +28,7 @@ from asynchost.database.session import Session
 from asynchost.database.statements import FenceKey, RowWrite, literal
 from asynchost.database.url import DatabaseUrl
 from asynchost.model import HostSnapshot, Usage
+from asynchost.service.collector import calm_collector
 from asynchost.testing import FakeHost
 from benchmarks.figures import quantile, ratio_interval
 from benchmarks.report import Goal, Result, Table, microseconds
@@ -391,7 +392,8 @@ async def _latencies(there: Bench, count: int) -> tuple[list[float], list[float]
 
 
 def run(options: Namespace) -> Result:
-    """All sizes, all contenders, in turns; then the loads."""
+    """All sizes, all contenders, in turns; then the loads. With the daemon's garbage collector."""
+    calm_collector()
     return asyncio.run(_run(options))
 
 

@@ -1,7 +1,5 @@
 """The records: their units, their differences, and what can be made of them."""
 
-from dataclasses import FrozenInstanceError
-
 import libvirt
 import pytest
 from hypothesis import given
@@ -145,5 +143,5 @@ def test_a_change_is_one_change_unless_it_says_otherwise() -> None:
 )
 def test_records_cannot_be_changed(record: object, field: str) -> None:
     """What was handed to a subscriber stays what it was."""
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         setattr(record, field, None)
