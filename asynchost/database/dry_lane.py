@@ -85,7 +85,7 @@ class DryLane(Lane):
     async def _flush(
         self, batch: Sequence[RowWrite], planned: Mapping[int, Attachment]
     ) -> list[Setback]:
-        self._show(statements.update(batch, self._owner))
+        self._show(self._update(batch))
         for write in batch:
             planned[write.row_id].acknowledge(write)
         return []

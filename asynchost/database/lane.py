@@ -148,7 +148,7 @@ class Lane:
         self, batch: Sequence[RowWrite], planned: Mapping[int, Attachment]
     ) -> list[Setback]:
         hosts = [planned[write.row_id] for write in batch]
-        text = statements.update(batch, self._owner)
+        text = self._update(batch)
         try:
             matched = await self._write(text)
             if len(batch) > 1:
@@ -179,6 +179,9 @@ class Lane:
             self._tell_written(hosts, batch)
             return []
         return await self._find_out(hosts, batch)
+
+    def _update(self, batch: Sequence[RowWrite]) -> str:
+        return statements.update(batch, self._owner, mariadb=self._session.is_mariadb)
 
     async def _write(self, text: str) -> int:
         """One statement at a time, and none after one that ended the session."""

@@ -143,13 +143,18 @@ class Session:
             )
         for statement in _INIT:
             await self.write(statement)
-        if "MariaDB" in self._connection.get_server_info():
+        if self.is_mariadb:
             await self.write(f"SET idle_transaction_timeout = {_CLAIM_SECONDS}")
 
     @property
     def url(self) -> DatabaseUrl:
         """Where it is connected to."""
         return self._url
+
+    @property
+    def is_mariadb(self) -> bool:
+        """Whether the server calls itself MariaDB."""
+        return "MariaDB" in self._connection.get_server_info()
 
     @property
     def encrypted(self) -> bool:

@@ -87,7 +87,7 @@ def batches(writes: Iterable[RowWrite]) -> Iterator[list[RowWrite]]:
             yield group[start : start + ROWS_PER_STATEMENT]
 
 
-def update(batch: Sequence[RowWrite], owner: str) -> str:
+def update(batch: Sequence[RowWrite], owner: str, *, mariadb: bool = False) -> str:
     """The guarded write of one batch; matches two rows for each host it lands for.
 
     The guard stands in the same statement: a write that was delayed, repeated, or sent by an
@@ -95,6 +95,8 @@ def update(batch: Sequence[RowWrite], owner: str) -> str:
     nothing. The fence row is locked before the row, as in a claim. One host has its own form,
     without the derived table: it is on the path that latency is measured on, and there MariaDB
     takes half the time with this order of the two tables.
+
+    Of many hosts it takes MariaDB a tenth less in a form of its own; the other one is everybody's.
     """
     guard = f"t.deleted = 0 AND f.owner = {literal(owner)}"
     if len(batch) == 1:
@@ -110,7 +112,7 @@ def update(batch: Sequence[RowWrite], owner: str) -> str:
     names = ("id", "e", "s", *(f"c{n}" for n in range(len(columns))))
     assignments = ", ".join(f"t.{c} = v.c{n}" for n, c in enumerate(columns))
     return (
-        f"UPDATE ({_table(names, batch)}) v"
+        f"UPDATE ({_table(names, batch, mariadb=mariadb)}) v"
         f" STRAIGHT_JOIN {FENCE} f ON f.cn_id = v.id STRAIGHT_JOIN {TABLE} t ON t.id = f.cn_id"
         f" SET {assignments}, f.seq = v.s, {_STAMPS}"
         f" WHERE {guard} AND f.term = v.e AND f.seq <= v.s"
@@ -278,17 +280,27 @@ def _taken(owner: str) -> str:
     )
 
 
-def _table(names: Sequence[str], batch: Sequence[RowWrite]) -> str:
+def _table(names: Sequence[str], batch: Sequence[RowWrite], *, mariadb: bool) -> str:
     """The constants of a batch: key, guard and values."""
     if NUMERIC_COLUMNS.issuperset(batch[0].columns):
         # %d refuses anything that is not a number, and is the faster way by far.
-        return _rows(names, "%d", [(w.row_id, w.term, w.seq, *w.values) for w in batch])
+        numbers = [(w.row_id, w.term, w.seq, *w.values) for w in batch]
+        return _rows(names, "%d", numbers, mariadb=mariadb)
     texts = [tuple(map(literal, (w.row_id, w.term, w.seq, *w.values))) for w in batch]
-    return _rows(names, "%s", texts)
+    return _rows(names, "%s", texts, mariadb=mariadb)
 
 
-def _rows(names: Sequence[str], form: str, rows: Sequence[tuple[Value, ...]]) -> str:
-    """Constants as a derived table: ``SELECT 1 id, … UNION ALL SELECT 2, …``."""
-    first = "SELECT " + ", ".join([f"{form} {name}" for name in names])
-    further = "SELECT " + ", ".join([form] * len(names))
-    return " UNION ALL ".join([first % rows[0], *[further % row for row in rows[1:]]])
+def _rows(
+    names: Sequence[str], form: str, rows: Sequence[tuple[Value, ...]], *, mariadb: bool = False
+) -> str:
+    """Constants as a derived table: ``SELECT 1 id, … UNION ALL SELECT 2, …``.
+
+    MariaDB from 10.3 on also takes ``SELECT 1 id, … UNION ALL VALUES (2, …), …``.
+    """
+    first = ("SELECT " + ", ".join([f"{form} {name}" for name in names])) % rows[0]
+    further = ", ".join([form] * len(names))
+    if mariadb and len(rows) > 1:
+        further = f"({further})"
+        return f"{first} UNION ALL VALUES " + ", ".join([further % row for row in rows[1:]])
+    further = f" UNION ALL SELECT {further}"
+    return first + "".join([further % row for row in rows[1:]])

@@ -62,6 +62,16 @@ def test_several_hosts_are_one_update_with_constants() -> None:
     )
 
 
+def test_mariadb_takes_the_constants_as_a_list() -> None:
+    """The rest of the statement is the same."""
+    batch = [RowWrite(row, 3, 42, ("vcpus_used",), (row,)) for row in (1, 2, 3)]
+    everywhere = statements.update(batch, "me")
+    selects = " UNION ALL SELECT 2, 3, 42, 2 UNION ALL SELECT 3, 3, 42, 3"
+    listed = " UNION ALL VALUES (2, 3, 42, 2), (3, 3, 42, 3)"
+    assert selects in everywhere
+    assert statements.update(batch, "me", mariadb=True) == everywhere.replace(selects, listed)
+
+
 def test_what_may_be_no_number_is_escaped() -> None:
     """In a batch as well: text, and the figures that may be NULL."""
     columns = ("free_disk_gb", "hypervisor_type")
