@@ -81,6 +81,8 @@ class PrivateLibvirtd:
     ``listen_tcp`` opens a TCP port on the loopback address too. ``hooks`` allows
     :meth:`install_hook`; it is off by default because each start and stop of a guest then runs
     five shells more. ``password`` asks the user ``monitor`` for it on the read-only socket.
+    ``drops_the_silent`` is libvirtd's own way: it closes the connection of a client that has not
+    answered it for half a minute.
     ``capabilities_folder`` is a folder where libvirt keeps what it found out
     about QEMU, which takes it more than a second: shared by several daemons, only the first one
     pays. libvirt itself checks whether the contents still hold.
@@ -96,8 +98,10 @@ class PrivateLibvirtd:
         listen_tcp: bool = False,
         hooks: bool = False,
         password: str | None = None,
+        drops_the_silent: bool = True,
     ) -> None:
         self._password = password
+        self._drops_the_silent = drops_the_silent
         self._capabilities_folder = capabilities_folder
         self._hooks = hooks
         self._listen_tcp = listen_tcp
@@ -350,6 +354,7 @@ class PrivateLibvirtd:
             hooks=self._hooks,
             privileged=self.privileged,
             password=self._password,
+            drops_the_silent=self._drops_the_silent,
         )
         capabilities = self._capabilities_folder or folder / "capabilities"
         capabilities.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ listen_tcp = {listen_tcp}
 listen_addr = "127.0.0.1"
 tcp_port = "{tcp_port}"
 auth_tcp = "none"
+keepalive_interval = {keepalive_interval}
 log_level = 3
 log_outputs = "3:stderr"
 """
@@ -80,7 +81,13 @@ def free_tcp_port() -> int:
 
 
 def write_settings(
-    folder: Path, *, tcp_port: int, hooks: bool, privileged: bool, password: str | None
+    folder: Path,
+    *,
+    tcp_port: int,
+    hooks: bool,
+    privileged: bool,
+    password: str | None,
+    drops_the_silent: bool,
 ) -> None:
     """Fill ``folder`` with all that a daemon reads. ``tcp_port`` 0 means no listener.
 
@@ -95,6 +102,7 @@ def write_settings(
             listen_tcp=int(tcp_port > 0),
             tcp_port=tcp_port or 16509,
             auth_read_only="none" if password is None else "sasl",
+            keepalive_interval=5 if drops_the_silent else -1,
         )
     )
     if password is not None:

@@ -121,7 +121,12 @@ class Host:
 @contextmanager
 def host(domains: int, generators: int) -> Iterator[Host]:
     """A private libvirtd with so many active domains of the test driver."""
-    with PrivateLibvirtd() as libvirtd, libvirtd.connection("test") as connection:
+    # A slow machine takes longer for a backlog than libvirtd keeps the connection of a process
+    # that is stopped.
+    with (
+        PrivateLibvirtd(drops_the_silent=False) as libvirtd,
+        libvirtd.connection("test") as connection,
+    ):
         guests.remove_all(connection)
         for number in range(domains):
             xml = guests.guest_xml(f"d{number}", vcpus=2, memory_kib=MEMORY_KIB, kind="test")
