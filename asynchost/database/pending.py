@@ -6,6 +6,7 @@ from itertools import count
 from asynchost.database.attachment import Attachment
 
 _NEVER = float("inf")
+_VOID_ENTRIES_ENDURED = 64
 
 
 class Pending:
@@ -37,7 +38,10 @@ class Pending:
             return known
         self._at[attachment] = at
         heapq.heappush(self._entries, (at, next(self._numbers), attachment))
-        return at
+        if len(self._entries) > 2 * len(self._at) + _VOID_ENTRIES_ENDURED:
+            self._entries = [(at, next(self._numbers), one) for one, at in self._at.items()]
+            heapq.heapify(self._entries)
+        return self._at[attachment]
 
     def discard(self, attachment: Attachment) -> None:
         """The host waits no more."""

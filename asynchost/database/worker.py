@@ -341,7 +341,9 @@ class Worker:
         unclaimed = [attachment for attachment in due if attachment.row is None]
         later = set(unclaimed[_CLAIMS_PER_TURN:])
         for attachment in later:
-            if not attachment.retrying:
+            if attachment.retrying:
+                self.touched(attachment)
+            else:
                 attachment.retry()
         due = [attachment for attachment in due if attachment not in later]
         for attachment in due:

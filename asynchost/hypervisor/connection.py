@@ -183,7 +183,6 @@ class Connection:
         _OPEN.discard(self)
         if connection is None:
             return
-        self._received.clear()
         self._close(connection)
 
     def _close(self, connection: libvirt.virConnect) -> None:
@@ -192,6 +191,7 @@ class Connection:
         for callback_id in self._callback_ids:
             with suppress(libvirt.libvirtError):
                 connection.domainEventDeregisterAny(callback_id)
+        self._received.clear()  # each event's domain keeps it open as well
         with suppress(libvirt.libvirtError):
             connection.unregisterCloseCallback()
         with suppress(libvirt.libvirtError):

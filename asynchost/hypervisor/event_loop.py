@@ -183,7 +183,9 @@ class LibvirtEventLoop:
 
     def _asked_by_caller(self, handle: Handle) -> None:
         calls = self._calling_for.calls
-        if calls is not None:
+        if calls is not None and calls is not handle.calls:
+            if handle.calls is not None:
+                handle.calls.handles.discard(handle)
             handle.calls = calls
             calls.handles.add(handle)
         self._want(handle)

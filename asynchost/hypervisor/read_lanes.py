@@ -147,22 +147,30 @@ class ReadLanes:
             yield self.listing
         yield from self._spares
 
-    def free(self, *, background: bool) -> Lane | None:
-        """A lane that takes a batch of this kind; None when there is none at the moment."""
+    def free(self, *, background: bool) -> tuple[Lane, bool] | None:
+        """A lane that takes a batch of this kind, and whether it is to leave off once it is behind
+        with its events; None when there is none at the moment."""
         if background:
-            return self._free_of(self.listing)
+            # Before there is another connection, everything is read behind the events.
+            return self._with(self._free_of(self.listing), leaves_off=False)
         if not self.events.connection.is_behind():
             self._behind_until = None
-            return self._free_of(self.events)
+            leaves_off = self.events is not self.listing
+            return self._with(self._free_of(self.events), leaves_off=leaves_off)
         now = monotonic()
         if self._behind_until is None:
             self._behind_until = now + _BACKLOG_SECONDS
         if now < self._behind_until:
             return None
-        lane = self._free_of(self.listing)
+        # The other one may be at a listing, which a locked domain can hold for long.
+        lane = self._free_of(self.listing) or self._free_of(self.events)
         if lane is not None:
             self._behind_until = now + _STORM_SPACING_SECONDS
-        return lane
+        return self._with(lane, leaves_off=False)
+
+    def _with(self, lane: Lane | None, *, leaves_off: bool) -> tuple[Lane, bool] | None:
+        # No other connection has events, so no answer of theirs comes behind any.
+        return None if lane is None else (lane, leaves_off and lane is self.events)
 
     def _free_of(self, own: Lane) -> Lane | None:
         if own.free:

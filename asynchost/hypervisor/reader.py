@@ -209,10 +209,11 @@ class Reader:
     def _hand_out(self, background: bool) -> bool:
         """Hand marked domains to free lanes; False when one is lacking."""
         while self._agenda.waiting(background):
-            lane = self._lanes.free(background=background)
-            if lane is None:
+            free = self._lanes.free(background=background)
+            if free is None:
                 return False
-            self._submit(lane, self._take_batch(lane, background))
+            lane, leaves_off = free
+            self._submit(lane, self._take_batch(lane, background), leaves_off=leaves_off)
         return True
 
     def _take_batch(self, lane: Lane, background: bool) -> list[Read]:
@@ -249,11 +250,8 @@ class Reader:
             )
         return reads
 
-    def _submit(self, lane: Lane, reads: list[Read]) -> None:
-        # No other connection has events, so no answer of theirs comes behind any. Before there is
-        # another one, everything is read behind them.
-        waits = lane is self._lanes.events and lane is not self._lanes.listing
-        is_behind = lane.connection.is_behind if waits else _never
+    def _submit(self, lane: Lane, reads: list[Read], *, leaves_off: bool) -> None:
+        is_behind = lane.connection.is_behind if leaves_off else _never
         batch = Batch(lane.connection.handle, reads, self._spent, is_behind)
         self._spent = []
 

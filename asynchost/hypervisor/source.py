@@ -194,7 +194,12 @@ class Source:
     ) -> None:
         await self._resync(events, listing, reader)
         await asyncio.sleep(0)  # who waits for the totals has them first
-        connection = await self._second_connection(events, listing, reader)
+        connection = events
+        try:
+            connection = await self._second_connection(events, listing, reader)
+        except (HypervisorUnavailableError, HypervisorRefusedError) as error:
+            # The totals are right all the same; only that audits and events wait for each other.
+            self._log.warning("no second connection, one does for all", reason=error.message)
         backoff.reset()
         await together(
             self._fail_when_lost(connection),
@@ -312,10 +317,14 @@ class Source:
             async with asyncio.timeout(patience):
                 if blocked is None:
                     await self._refresh_node(connection)
-                await reader.read_all(unseen, Mark(cause), listed)
+                await reader.read_all(unseen, Mark(cause), self._if_listed_by(connection, listed))
                 for number, first in enumerate(chunks):
                     await asyncio.sleep(start + spread_seconds * number / len(chunks) - loop.time())
-                    await reader.read_all(uuids[first : first + _CHUNK], Mark(cause), listed)
+                    await reader.read_all(
+                        uuids[first : first + _CHUNK],
+                        Mark(cause),
+                        self._if_listed_by(connection, listed),
+                    )
         except TimeoutError:
             pass  # only where the listing is blocked, which is raised below
         finally:
@@ -324,6 +333,12 @@ class Source:
             raise blocked
         if cause is Cause.AUDIT:
             self._sink.audited(loop.time() - start)
+
+    def _if_listed_by(
+        self, connection: Connection, listed: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """What was listed, unless another connection reads it now: it is of use to its own only."""
+        return listed if connection is self._listing else None
 
     async def _second_resync(self) -> None:
         if self._settings.second_resync_seconds:

@@ -9,6 +9,7 @@ import libvirt
 import pytest
 
 from asynchost import DiskSource, HostMonitor
+from asynchost.hypervisor import batch
 from asynchost.hypervisor.connection import Connection
 from asynchost.hypervisor.domain_events import EVENTS
 from tests.integration.pipeline import EVENTS_ONLY, totals_of
@@ -89,21 +90,69 @@ async def test_the_first_totals_do_not_wait_for_the_second_connection(
         assert monitor.status.generation == 1
 
 
-async def test_a_second_connection_that_cannot_be_opened_is_a_loss(
-    libvirtd: PrivateLibvirtd, monkeypatch: pytest.MonkeyPatch
+async def test_an_audit_reads_no_object_of_the_connection_that_lists_no_more(
+    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that only half works is not called fresh: it is tried again, later each time."""
-    open_connection, refused = Connection.open, 0
+    """It listed through the only one that there was, and another one reads."""
+    open_connection, may_open = Connection.open, asyncio.Event()
+    list_domains, read_domain = Connection.list_domains, batch.read_domain
+    strangers: list[str] = []
+
+    async def open_late(connection: Connection, *arguments: Any) -> None:
+        if not arguments:
+            await may_open.wait()
+        await open_connection(connection, *arguments)
+
+    async def list_meanwhile(connection: Connection) -> dict[str, libvirt.virDomain]:
+        listed = await list_domains(connection)
+        may_open.set()
+        lanes = monitor._source._reader._lanes  # type: ignore[union-attr]
+        await eventually(lambda: lanes.listing is not lanes.events)
+        return listed
+
+    def watch(connection: libvirt.virConnect, read: batch.Read) -> Any:
+        if read.domain is not None and read.domain.connect() is not connection:
+            strangers.append(read.uuid)
+        return read_domain(connection, read)
+
+    for number in range(5):
+        guests.start(test_connection, guests.guest_xml(f"g{number}", kind="test"))
+    monkeypatch.setattr(Connection, "open", open_late)
+    monkeypatch.setattr(batch, "read_domain", watch)
+    async with HostMonitor(libvirtd.uri("test"), settings=SETTINGS) as monitor:
+        monkeypatch.setattr(Connection, "list_domains", list_meanwhile)
+        assert await monitor.audit() == []
+        assert strangers == []
+        reader = monitor._source._reader
+        assert reader is not None
+        ours, theirs = (
+            lane.connection.thread._calls.handles
+            for lane in (reader._lanes.events, reader._lanes.listing)
+        )
+        assert not ours & theirs
+
+
+async def test_without_a_second_connection_one_does_for_all(
+    libvirtd: PrivateLibvirtd,
+    test_connection: libvirt.virConnect,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The host is watched all the same: its totals stay fresh, and audits are made."""
+    open_connection = Connection.open
 
     async def refuse_the_second(connection: Connection, *arguments: Any) -> None:
-        nonlocal refused
-        if not arguments and refused < 2:
-            refused += 1
+        if not arguments:
             connection.declare_lost("refused")
             raise await connection.lost
         await open_connection(connection, *arguments)
 
     monkeypatch.setattr(Connection, "open", refuse_the_second)
     async with HostMonitor(libvirtd.uri("test"), settings=SETTINGS) as monitor:
-        await eventually(lambda: monitor.status.generation == 3 and monitor.status.fresh, 20.0)
+        await eventually(lambda: "no second connection" in caplog.text)
+        await asyncio.to_thread(
+            guests.start, test_connection, guests.guest_xml("g", vcpus=2, kind="test")
+        )
+        await eventually(lambda: totals_of(monitor.usage) == Totals(2, 16, 1, 0))
         assert await monitor.audit() == []
+        assert (monitor.status.generation, monitor.status.fresh) == (1, True)

@@ -66,6 +66,16 @@ def test_a_host_that_waits_for_nothing_is_not_kept() -> None:
     hosts.discard(host)  # type: ignore[arg-type]
 
 
+def test_what_is_discarded_leaves_nothing_behind_for_long() -> None:
+    """Though its time would come much later."""
+    hosts = pending()
+    for _ in range(10_000):
+        host = Waiting(1e9)
+        hosts.add(host)  # type: ignore[arg-type]
+        hosts.discard(host)  # type: ignore[arg-type]
+    assert len(hosts._entries) < 100
+
+
 moments = st.integers(0, 20).map(float)
 steps = st.one_of(
     st.tuples(st.just("add"), st.integers(0, 4), moments),

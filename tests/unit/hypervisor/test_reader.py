@@ -1,6 +1,7 @@
 """The reader: what an event marked first, one read at a time per domain, and stuck ones apart."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -290,6 +291,21 @@ async def test_what_a_backlog_without_end_marks_is_read_through_the_other_connec
     await eventually(lambda: not reader._lanes.events.connection.is_behind())
     happens(reader, event(last))
     await eventually_equal(lambda: sink.told[3:], [("observed", "last")])
+
+
+async def test_a_storm_does_not_wait_for_a_listing(
+    reader: Reader, sink: Sink, backlog: set[Connection]
+) -> None:
+    """Which a locked domain may hold for long: what is marked is read behind the events then."""
+    gate = threading.Event()
+    listing = reader._lanes.listing.connection
+    listed = asyncio.create_task(listing.ask("list", lambda _: gate.wait(), DEADLINE_SECONDS))
+    await eventually(lambda: bool(listing.thread.in_flight))
+    backlog.add(reader._lanes.events.connection)
+    happens(reader, event(Domain("a")))
+    await eventually_equal(lambda: sink.told, [("observed", "a")])
+    gate.set()
+    await listed
 
 
 async def test_other_domains_are_read_through_a_spare_connection(
