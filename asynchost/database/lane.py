@@ -22,7 +22,9 @@ from asynchost.log import get_logger
 from asynchost.together import together
 
 _SIGNS_PER_STATEMENT = 1000
-_PLANNED_AT_ONCE = 2 * statements.ROWS_PER_STATEMENT
+_ROWS_PER_READING_BACK = 200
+"""Bounds how long the loop is held up by an answer, in which each row has its text of the CPU."""
+_PLANNED_AT_ONCE = statements.ROWS_PER_STATEMENT
 """Bounds how long the loop stands still for many hosts, and how old a value is when it is sent."""
 
 
@@ -45,8 +47,8 @@ class Lane:
         """
         owned = [attachment for attachment in attachments if attachment.row is not None]
         lost: list[Attachment] = []
-        for start in range(0, len(owned), statements.ROWS_PER_STATEMENT):
-            part = owned[start : start + statements.ROWS_PER_STATEMENT]
+        for start in range(0, len(owned), _ROWS_PER_READING_BACK):
+            part = owned[start : start + _ROWS_PER_READING_BACK]
             keys = [attachment.row.key for attachment in part if attachment.row is not None]
             rows = await self._session.query(statements.read_back(keys))
             records = {record.key: record for record in map(_record, rows)}

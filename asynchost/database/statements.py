@@ -14,9 +14,8 @@ from pymysql.converters import escape_string
 from asynchost.database.rows import NUMERIC_COLUMNS, RowValues, Value, Values
 from asynchost.database.schema import FENCE, OWNED_COLUMNS, SERVICES, TABLE, quoted
 
-ROWS_PER_STATEMENT = 500
-"""Batching is worth twenty times; from 200 to 500 a row costs the server a sixth less, and beyond
-that, little."""
+ROWS_PER_STATEMENT = 1000
+"""Batching is worth twenty times; from 200 to 1000 a row costs the server a quarter less."""
 _NOW = "UTC_TIMESTAMP(6)"
 _STAMPS = "t.updated_at = UTC_TIMESTAMP(), f.updated_at = UTC_TIMESTAMP(6)"
 LIVE = "(deleted = 0 OR deleted IS NULL)"
