@@ -7,13 +7,11 @@ domain that is marked while it is being read is read once more afterwards, so th
 lost and no read is doubled: per domain there is at most one read under way and one waiting.
 """
 
-import heapq
 from collections import OrderedDict
 from typing import NamedTuple
 
 from asynchost.model import Cause
-
-_VOID_LOOKS_ENDURED = 64
+from asynchost.timetable import Timetable
 
 
 class Mark(NamedTuple):
@@ -36,9 +34,8 @@ class Agenda:
         self._urgent: OrderedDict[str, Mark] = OrderedDict()
         self._background: OrderedDict[str, Mark] = OrderedDict()
         self._in_flight: dict[str, Mark | None] = {}  # value: the mark that came meanwhile
-        self._look_at: dict[str, float] = {}
+        self._looks: Timetable[str] = Timetable()
         self._last_look: dict[str, float] = {}
-        self._looks: list[tuple[float, str]] = []  # a heap; entries not in _look_at are void
 
     def __len__(self) -> int:
         return len(self._urgent) + len(self._background) + len(self._in_flight)
@@ -72,32 +69,20 @@ class Agenda:
         one may not have been true yet at the first.
         """
         self._last_look[uuid] = max(at, self._last_look.get(uuid, at))
-        if at < self._look_at.get(uuid, float("inf")):
-            self._look_at[uuid] = at
-            heapq.heappush(self._looks, (at, uuid))
-            if len(self._looks) > 2 * len(self._look_at) + _VOID_LOOKS_ENDURED:
-                self._looks = [(when, one) for one, when in self._look_at.items()]
-                heapq.heapify(self._looks)
+        self._looks.add(uuid, at)
 
     def looks_at(self, uuid: str) -> bool:
         """Whether a time is planned at which the domain is to be read."""
-        return uuid in self._look_at
+        return uuid in self._looks
 
     @property
     def next_look(self) -> float | None:
         """When :meth:`wake` has something to do; None when nothing is planned."""
-        while self._looks:
-            at, uuid = self._looks[0]
-            if self._look_at.get(uuid) == at:
-                return at
-            heapq.heappop(self._looks)
-        return None
+        return self._looks.next_at if self._looks else None
 
     def wake(self, now: float) -> None:
         """Mark every domain whose time to be looked at again has come."""
-        while (at := self.next_look) is not None and at <= now:
-            uuid = heapq.heappop(self._looks)[1]
-            del self._look_at[uuid]
+        while (uuid := self._looks.pop(now)) is not None:
             last = self._last_look.pop(uuid)
             if last > now:
                 self.look_again(uuid, last)

@@ -268,7 +268,7 @@ def test_looks_brought_forward_again_and_again_take_no_more_room() -> None:
     for step in range(10_000):
         agenda.look_again(A, 20_000.0 - step)
     # Nothing but the number of its entries shows it.
-    assert len(agenda._looks) < 100
+    assert len(agenda._looks._entries) < 100
     agenda.wake(1.0)
     assert agenda.take(background=False) == (B, LOOK)
     assert agenda.next_look == 10_001.0
