@@ -57,8 +57,8 @@ class Connection:
         self._connection: libvirt.virConnect | None = None
         self._callback_ids: list[int] = []
         self._received: deque[tuple[Translate, Any, tuple[Any, ...]]] = deque()
-        self.received = 0
-        """How many events it has handed on."""
+        self.handed_on = 0
+        """How many events it has handed on so far."""
         self._hand_on_scheduled = False
         self._behind_until = float("-inf")
         self._on_event: Callable[[DomainEvent], None] = _ignore_event
@@ -269,7 +269,7 @@ class Connection:
             return  # the thread that closes empties it
         for _ in range(min(len(self._received), _EVENTS_AT_ONCE)):
             translate, domain, arguments = self._received.popleft()
-            self.received += 1
+            self.handed_on += 1
             self._on_event(translate(domain, arguments))
         self._after_events()
         if self._received and not self._hand_on_scheduled:

@@ -50,7 +50,7 @@ class Lane:
         self.counted_from = float("-inf")
         """Before this the process stood still: no read is late for it."""
         self._catches_up_until = float("-inf")
-        self._received = 0
+        self._handed_on = 0
 
     @property
     def held(self) -> bool:
@@ -95,8 +95,8 @@ class Lane:
         elif now >= self._catches_up_until:
             return
         self.counted_from = now
-        received, self._received = self._received, self.connection.received
-        if not (standstill or self.connection.unread or self._received > received):
+        before, self._handed_on = self._handed_on, self.connection.handed_on
+        if not (standstill or self.connection.unread or self._handed_on > before):
             self._catches_up_until = now
 
     def late(self, now: float) -> tuple[Batch, str, float] | None:
@@ -147,16 +147,13 @@ class ReadLanes:
             yield self.listing
         yield from self._spares
 
-    def free(self, *, background: bool) -> tuple[Lane, bool] | None:
-        """A lane that takes a batch of this kind, and whether it is to leave off once it is behind
-        with its events; None when there is none at the moment."""
+    def free(self, *, background: bool) -> Lane | None:
+        """A lane that takes a batch of this kind; None when there is none at the moment."""
         if background:
-            # Before there is another connection, everything is read behind the events.
-            return self._with(self._free_of(self.listing), leaves_off=False)
+            return self._free_of(self.listing)
         if not self.events.connection.is_behind():
             self._behind_until = None
-            leaves_off = self.events is not self.listing
-            return self._with(self._free_of(self.events), leaves_off=leaves_off)
+            return self._free_of(self.events)
         now = monotonic()
         if self._behind_until is None:
             self._behind_until = now + _BACKLOG_SECONDS
@@ -166,11 +163,16 @@ class ReadLanes:
         lane = self._free_of(self.listing) or self._free_of(self.events)
         if lane is not None:
             self._behind_until = now + _STORM_SPACING_SECONDS
-        return self._with(lane, leaves_off=False)
+        return lane
 
-    def _with(self, lane: Lane | None, *, leaves_off: bool) -> tuple[Lane, bool] | None:
-        # No other connection has events, so no answer of theirs comes behind any.
-        return None if lane is None else (lane, leaves_off and lane is self.events)
+    def leaves_off(self, lane: Lane) -> bool:
+        """Whether a batch that this lane is given now ends once its answers would come behind a
+        backlog of events.
+
+        No other connection has events. And before there is another one, or where that one does
+        not serve in a storm, it has to be read behind them.
+        """
+        return lane is self.events and lane is not self.listing and self._behind_until is None
 
     def _free_of(self, own: Lane) -> Lane | None:
         if own.free:

@@ -27,7 +27,7 @@ from asynchost.settings import MonitorSettings
 
 # Handing over costs as much as reading two domains. So where many wait, more go at a time: those
 # wait for each other anyway, and the results of the largest keep the loop for a millisecond. In
-# the background, where nobody waits for one of them, as many as there are.
+# the background, where nobody waits for one of them, as many as make the largest.
 _BATCH: Final = 16
 _LARGEST_BATCH: Final = 64
 _BATCH_SHARE: Final = 4
@@ -209,11 +209,10 @@ class Reader:
     def _hand_out(self, background: bool) -> bool:
         """Hand marked domains to free lanes; False when one is lacking."""
         while self._agenda.waiting(background):
-            free = self._lanes.free(background=background)
-            if free is None:
+            lane = self._lanes.free(background=background)
+            if lane is None:
                 return False
-            lane, leaves_off = free
-            self._submit(lane, self._take_batch(lane, background), leaves_off=leaves_off)
+            self._submit(lane, self._take_batch(lane, background))
         return True
 
     def _take_batch(self, lane: Lane, background: bool) -> list[Read]:
@@ -250,8 +249,8 @@ class Reader:
             )
         return reads
 
-    def _submit(self, lane: Lane, reads: list[Read], *, leaves_off: bool) -> None:
-        is_behind = lane.connection.is_behind if leaves_off else _never
+    def _submit(self, lane: Lane, reads: list[Read]) -> None:
+        is_behind = lane.connection.is_behind if self._lanes.leaves_off(lane) else _never
         batch = Batch(lane.connection.handle, reads, self._spent, is_behind)
         self._spent = []
 

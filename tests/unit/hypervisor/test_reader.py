@@ -253,7 +253,7 @@ async def test_no_domain_is_stuck_while_its_answer_may_stand_behind_a_backlog(
     def tick() -> None:
         ticks.append(None)
         if events in backlog and not in_socket:
-            events.received += 1
+            events.handed_on += 1
         look_for_late()
 
     reader._look_for_late = tick  # type: ignore[method-assign]
