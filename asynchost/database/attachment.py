@@ -281,13 +281,13 @@ class Attachment:
             # Of our own: a claim whose answer was lost.
             self.row = replace(row, term=record.term)
         self.edit = self._edit_in(record)
-        self._acknowledged.read(record.seq, in_order(record.values))
+        self._acknowledged.read(record.seq, record.values)
         if self.edit is not None and not self.edit.repaired:
             self._acknowledged.tolerate(self.edit.wanted)
         return Verdict.KEPT
 
     def _edit_in(self, record: Record) -> Edit | None:
-        found, wanted = self._acknowledged.overwritten(record.seq, in_order(record.values))
+        found, wanted = self._acknowledged.overwritten(record.seq, record.values)
         restored = self._is_older(record)
         if found:
             now = self._surroundings.clock()

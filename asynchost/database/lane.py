@@ -13,8 +13,6 @@ from asynchost.database.claims import LISTED, Claimant, Setback, shown
 from asynchost.database.classify import Kind, StatementError
 from asynchost.database.layout import Layout
 from asynchost.database.records import Record, Verdict
-from asynchost.database.rows import Values
-from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.database.session import Row, Session
 from asynchost.database.statements import FenceKey, RowWrite, Sign
 from asynchost.database.vigil import MISSED_RENEWALS, Sight
@@ -178,7 +176,7 @@ class Lane:
         if matched == 2 * len(batch):
             for host, write in zip(hosts, batch, strict=True):
                 host.acknowledge(write)
-            self._tell_written(hosts, batch)
+            self._tell_written(list(zip(hosts, batch, strict=True)))
             return []
         return await self._find_out(hosts, batch)
 
@@ -202,7 +200,7 @@ class Lane:
         async with self._turn:
             lost = await self.reconcile(hosts)
         setbacks = []
-        written = []
+        written: list[tuple[Attachment, RowWrite]] = []
         for host, write in zip(hosts, batch, strict=True):
             if host in lost:
                 setbacks.append(Setback(host, None))
@@ -211,8 +209,7 @@ class Lane:
                     written.append((host, write))
                 elif host.dirty:
                     setbacks.append(Setback(host, None))
-        if written:
-            self._tell_written(*zip(*written, strict=True))
+        self._tell_written(written)
         return setbacks
 
     def _judge(self, attachment: Attachment, records: Mapping[FenceKey, Record]) -> Verdict:
@@ -258,23 +255,22 @@ class Lane:
                 row=attachment.row_id,
             )
 
-    def _tell_written(self, hosts: Sequence[Attachment], batch: Sequence[RowWrite]) -> None:
-        """A line for each row; of many at once, a single one."""
-        if len(batch) > LISTED:
-            listed = [host.host for host in hosts[:LISTED]]
-            columns = list(batch[0].columns)
-            self._log.info("rows written", count=len(batch), hosts=listed, columns=columns)
+    def _tell_written(self, written: Sequence[tuple[Attachment, RowWrite]]) -> None:
+        """A line for each row of one statement; of many, a single one."""
+        if len(written) > LISTED:
+            hosts = [host.host for host, _ in written[:LISTED]]
+            columns = list(written[0][1].columns)
+            self._log.info("rows written", count=len(written), hosts=hosts, columns=columns)
             return
-        for host, write in zip(hosts, batch, strict=True):
+        for host, write in written:
             self._log.info("row written", host=host.host, row=write.row_id, **shown(write.named))
 
 
 def _record(row: Row) -> Record:
     node, service, term, seq, owner, guarded_at, row_id, deleted, updated_at, *values = row
     live = row_id is not None and deleted == 0
-    columns: Values = dict(zip(OWNED_COLUMNS, values, strict=True))
     key = FenceKey(node, service)
-    return Record(key, row_id, term, seq, owner, guarded_at, live, updated_at, columns)
+    return Record(key, row_id, term, seq, owner, guarded_at, live, updated_at, tuple(values))
 
 
 def _sight(row: Row) -> Sight:

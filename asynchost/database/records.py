@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import Enum
 from typing import NamedTuple
 
-from asynchost.database.rows import Values
+from asynchost.database.rows import RowValues
 from asynchost.database.statements import FenceKey
 
 
@@ -36,7 +36,7 @@ class Record(NamedTuple):
     """When the last guarded write landed."""
     live: bool
     updated_at: datetime | None
-    values: Values
+    values: RowValues
 
 
 class Verdict(Enum):

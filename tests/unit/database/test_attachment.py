@@ -9,7 +9,7 @@ from asynchost.database.attachment import Attachment, Surroundings
 from asynchost.database.foreign_edits import OnForeignEdit
 from asynchost.database.identity import Claim, How
 from asynchost.database.records import Record, Verdict
-from asynchost.database.rows import RowEncoder, Values, named
+from asynchost.database.rows import RowEncoder, Values, in_order, named
 from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.statements import FenceKey
 from asynchost.database.vigil import Sight
@@ -60,7 +60,8 @@ class Bench:
         self.attachment.own(Claim(17, 0, KEY, term, How.ADOPTED, values))
 
     def record(self, **differing: object) -> Record:
-        record = Record(KEY, 17, 1, 0, "me", NOW, True, NOW, self.values)
+        values = in_order(differing.pop("values", self.values))  # type: ignore[arg-type]
+        record = Record(KEY, 17, 1, 0, "me", NOW, True, NOW, values)
         return record._replace(**differing)
 
 
