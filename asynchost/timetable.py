@@ -15,47 +15,52 @@ _VOID_ENTRIES_ENDURED = 64
 
 
 class Timetable(Generic[K]):
-    """The times at which things are due; of several times of one thing the earliest counts."""
+    """The times at which things are due; of several times of one thing the earliest counts.
+
+    Things of one time are due in the order in which they were given it.
+    """
 
     def __init__(self) -> None:
-        self._at: dict[K, float] = {}
+        self._live: dict[K, tuple[float, int, K]] = {}
         self._entries: list[tuple[float, int, K]] = []
-        """A heap; the entries that are not in ``_at`` are void."""
+        """A heap; the entries that are not in ``_live`` are void."""
         self._numbers = count()
-        """Which keep things of one time from being compared."""
+        """Which order the things of one time, and keep them from being compared."""
 
     def __contains__(self, key: object) -> bool:
-        return key in self._at
+        return key in self._live
 
     def __len__(self) -> int:
-        return len(self._at)
+        return len(self._live)
 
     def add(self, key: K, at: float) -> float:
         """It is due at ``at``, or when it is due already, if that is earlier; returns the time.
 
         Infinity is no time: it is as if nothing had been said.
         """
-        known = self._at.get(key, _NEVER)
-        if known <= at:
-            return known
-        self._at[key] = at
-        heapq.heappush(self._entries, (at, next(self._numbers), key))
-        if len(self._entries) > 2 * len(self._at) + _VOID_ENTRIES_ENDURED:
-            self._entries = [(when, next(self._numbers), one) for one, when in self._at.items()]
+        known = self._live.get(key)
+        if known is not None and known[0] <= at:
+            return known[0]
+        if at == _NEVER:
+            return at
+        entry = self._live[key] = (at, next(self._numbers), key)
+        heapq.heappush(self._entries, entry)
+        if len(self._entries) > 2 * len(self._live) + _VOID_ENTRIES_ENDURED:
+            self._entries = list(self._live.values())
             heapq.heapify(self._entries)
         return at
 
     def discard(self, key: K) -> None:
         """It is not due any more."""
-        self._at.pop(key, None)
+        self._live.pop(key, None)
 
     @property
     def next_at(self) -> float:
         """When the next thing is due; infinity when none is."""
         while self._entries:
-            at, _, key = self._entries[0]
-            if self._at.get(key) == at:
-                return at
+            entry = self._entries[0]
+            if self._live.get(entry[2]) is entry:
+                return entry[0]
             heapq.heappop(self._entries)
         return _NEVER
 
@@ -64,5 +69,5 @@ class Timetable(Generic[K]):
         if self.next_at > now:
             return None
         key = heapq.heappop(self._entries)[2]
-        del self._at[key]
+        del self._live[key]
         return key
