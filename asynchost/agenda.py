@@ -82,7 +82,7 @@ class Agenda:
 
     def wake(self, now: float) -> None:
         """Mark every domain whose time to be looked at again has come."""
-        while (uuid := self._looks.pop(now)) is not None:
+        for uuid in self._looks.take(now, len(self._looks)):
             last = self._last_look.pop(uuid)
             if last > now:
                 self.look_again(uuid, last)

@@ -64,10 +64,13 @@ class Timetable(Generic[K]):
             heapq.heappop(self._entries)
         return _NEVER
 
-    def pop(self, now: float) -> K | None:
-        """The next thing that is due by ``now``, which it is then no more; None if none is."""
-        if self.next_at > now:
-            return None
-        key = heapq.heappop(self._entries)[2]
-        del self._live[key]
-        return key
+    def take(self, now: float, most: int) -> list[K]:
+        """The first ``most`` of the things that are due by ``now``, which they are then no more."""
+        due: list[K] = []
+        while len(due) < most and self._entries and self._entries[0][0] <= now:
+            entry = heapq.heappop(self._entries)
+            key = entry[2]
+            if self._live.get(key) is entry:
+                del self._live[key]
+                due.append(key)
+        return due

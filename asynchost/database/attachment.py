@@ -136,11 +136,8 @@ class Attachment:
         False while the host is stale or incomplete: what is unknown is not written. False also
         while the row is another agent's, or somebody insists on having it deleted.
         """
-        snapshot = self._writable()
-        if snapshot is None:
-            return False
-        values = self._encoder.encode(snapshot)
-        if values == self._refused:
+        values = self._values()
+        if values is None or values == self._refused:
             return False
         columns, _ = self._acknowledged.difference(values)
         return self.row is None or bool(columns)
@@ -206,16 +203,14 @@ class Attachment:
 
     def plan(self) -> RowWrite | None:
         """The write that makes the row true now, numbered anew; None when none is needed."""
-        snapshot = self._writable()
-        if self.row is None or snapshot is None:
+        row, values = self.row, self._values()
+        if row is None or values is None:
             return None
-        values = self._encoder.encode(snapshot)
         columns, differing = self._acknowledged.difference(values)
         if not columns or values == self._refused:
             return None
         self._offered = values
-        row, seq = self.row, self._acknowledged.next_seq()
-        return RowWrite(row.row_id, row.term, seq, columns, differing)
+        return RowWrite(row.row_id, row.term, self._acknowledged.next_seq(), columns, differing)
 
     def sign(self) -> Sign | None:
         """A sign of life; None where no row is owned."""
@@ -403,12 +398,17 @@ class Attachment:
         """Look at this host, though nothing is known to have changed."""
         self._on_change()
 
+    def _values(self) -> RowValues | None:
+        """What the row should hold; None while that is unknown, or the row to be left alone."""
+        snapshot = self._writable()
+        return None if snapshot is None else self._encoder.encode(snapshot)
+
     def _writable(self) -> HostSnapshot | None:
         snapshot = self._source.snapshot()
         self._seen_state = _state(snapshot)
-        waits = self._vigil is not None and not self._resuming
-        removed = self._edits is not None and self._edits.is_removed
-        if self.error is not None or waits or removed:
+        if self._vigil is not None and not self._resuming:
+            return None
+        if self.error is not None or (self._edits is not None and self._edits.is_removed):
             return None
         return snapshot if snapshot.writable else None
 

@@ -5,13 +5,14 @@ writer's matter. Memory: the statements of a thousand hosts, and one answer.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from asynchost.database import statements
 from asynchost.database.attachment import Attachment
 from asynchost.database.claims import LISTED, Claimant, Setback, shown
 from asynchost.database.classify import Kind, StatementError
 from asynchost.database.layout import Layout
+from asynchost.database.plan import Plan
 from asynchost.database.records import Record, Verdict
 from asynchost.database.session import Row, Session
 from asynchost.database.statements import FenceKey, RowWrite, Sign
@@ -22,8 +23,12 @@ from asynchost.together import together
 _SIGNS_PER_STATEMENT = 1000
 _ROWS_PER_READING_BACK = 200
 """Bounds how long the loop is held up by an answer, in which each row has its text of the CPU."""
-_PLANNED_AT_ONCE = statements.ROWS_PER_STATEMENT
-"""Bounds how long the loop stands still for many hosts, and how old a value is when it is sent."""
+_WORTH_PREPARING = 64
+"""From so many rows on the next statement is prepared beside the last one."""
+_PREPARING_SECONDS = 0.002
+"""The pause between looks for what became due: so long the server may wait, at most."""
+
+Due = Callable[[], Collection[Attachment]]
 
 
 class Lane:
@@ -53,39 +58,50 @@ class Lane:
             lost += [a for a in part if self._judge(a, records) is Verdict.LOST]
         return lost
 
-    async def flush(self, attachments: Iterable[Attachment]) -> list[Setback]:
-        """Write what differs, of each host at most once. Returns those to be tried again."""
-        hosts = list(attachments)
-        planned: dict[int, Attachment] = {}
-        setbacks: list[Setback] = []
-        batches = self._batches(hosts, planned)
+    async def flush(self, due: Due) -> list[Setback]:
+        """Write what differs of the hosts that are due, until none is.
 
-        async def carry_out() -> None:
-            for batch in batches:
-                setbacks.extend(await self._flush(batch, planned))
+        ``due`` gives the next few each time. Returns those to be tried again, which are left out
+        from then on.
+        """
+        plan = Plan()
 
-        if len(hosts) <= statements.ROWS_PER_STATEMENT:
-            await carry_out()
-        else:
-            # Two take turns at the session: while the server has one's statement, the other one
-            # does the books of its last and prepares its next.
-            await together(carry_out(), carry_out())
-        return setbacks
+        async def take_turns() -> None:
+            while batch := await self._prepared(plan, due):
+                plan.settle(batch, await self._flush(batch, plan.hosts))
 
-    def _batches(
-        self, hosts: Sequence[Attachment], planned: dict[int, Attachment]
-    ) -> Iterator[Sequence[RowWrite]]:
-        """What differs, by the statement: planned only shortly before it is written."""
-        for start in range(0, len(hosts), _PLANNED_AT_ONCE):
-            fit: list[RowWrite] = []
-            alone: list[RowWrite] = []
-            for attachment in hosts[start : start + _PLANNED_AT_ONCE]:
-                write = attachment.plan()
-                if write is not None:
-                    planned[write.row_id] = attachment
-                    (alone if attachment.suspect else fit).append(write)
-            yield from statements.batches(fit)
-            yield from ([write] for write in alone)
+        while hosts := due():
+            plan.add(hosts)
+            if len(plan) < _WORTH_PREPARING:
+                while batch := plan.take():
+                    plan.settle(batch, await self._flush(batch, plan.hosts))
+            else:
+                # While the server has one's statement, the other one does the books of its last
+                # and prepares its next.
+                await together(take_turns(), take_turns())
+        return plan.setbacks
+
+    async def _prepared(self, plan: Plan, due: Due) -> list[RowWrite]:
+        """The next statement's writes: of what is due, and of what becomes due until the server
+        is free for it."""
+        while len(plan) < statements.ROWS_PER_STATEMENT:
+            if hosts := due():
+                plan.add(hosts)
+                await asyncio.sleep(0)
+            elif self._turn.locked():
+                await self._free(_PREPARING_SECONDS)
+            else:
+                break
+        return plan.take()
+
+    async def _free(self, seconds: float) -> None:
+        """Wait until no statement is under way, for so long at most."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._turn.acquire()
+        except TimeoutError:
+            return
+        self._turn.release()
 
     async def claim(
         self, attachments: Iterable[Attachment], held: Mapping[int, str]

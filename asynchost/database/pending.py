@@ -29,14 +29,15 @@ class Pending:
         """The host waits no more."""
         self._times.discard(attachment)
 
-    def take(self, now: float) -> list[Attachment]:
-        """The hosts whose time has come; they wait no more."""
-        due = []
-        while (attachment := self._times.pop(now)) is not None:
-            if attachment.due_at <= now:
-                due.append(attachment)
-            else:
-                self.add(attachment)
+    def take(self, now: float, most: int) -> list[Attachment]:
+        """The hosts whose time has come, the earliest ``most``; they wait no more."""
+        due: list[Attachment] = []
+        while len(due) < most and (early := self._times.take(now, most - len(due))):
+            for attachment in early:
+                if attachment.due_at <= now:
+                    due.append(attachment)
+                else:
+                    self.add(attachment)
         return due
 
     @property

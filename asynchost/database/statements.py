@@ -4,9 +4,7 @@ Pure: values in, text out. Column names are our own constants, strings go throug
 escaper, integers through ``%d``. No client clock: every time is the server's, in UTC.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from pymysql.converters import escape_string
@@ -70,20 +68,6 @@ def literal(value: Value) -> str:
     if isinstance(value, int):
         return "%d" % value  # noqa: UP031 - refuses anything that is not a number
     return f"'{escape_string(value)}'"
-
-
-def batches(writes: Iterable[RowWrite]) -> Iterator[list[RowWrite]]:
-    """Writes grouped so that one statement writes the same columns in all its rows.
-
-    Within each the rows are sorted by id: two agents that lock in different orders deadlock.
-    """
-    groups: defaultdict[tuple[str, ...], list[RowWrite]] = defaultdict(list)
-    for write in writes:
-        groups[write.columns].append(write)
-    for group in groups.values():
-        group.sort(key=itemgetter(0))
-        for start in range(0, len(group), ROWS_PER_STATEMENT):
-            yield group[start : start + ROWS_PER_STATEMENT]
 
 
 def update(batch: Sequence[RowWrite], owner: str, *, mariadb: bool = False) -> str:

@@ -10,7 +10,7 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from asynchost.backoff import Backoff
@@ -34,6 +34,10 @@ from asynchost.log import get_logger
 _NEVER = float("inf")
 _CLAIMS_PER_TURN = 200
 """Bounds how long the rows that are owned already wait while many are claimed."""
+_TAKEN_AT_ONCE = 100
+"""Bounds how long the loop stands still for many hosts."""
+_LONGEST_TURN_SECONDS = 1.0
+"""Bounds how long claims and second attempts wait while there is always something due."""
 _RENEWALS_PER_TICK = 200
 """Bounds how long a write waits for signs of life and reading back."""
 _LOOKS_PER_RENEWAL = 12
@@ -62,6 +66,8 @@ class Worker:
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._backoff = new_backoff(settings)
         self._pending = Pending()
+        self._unclaimed: dict[Attachment, None] = {}
+        """Those that were due and have no row."""
         self._flushes: list[asyncio.Future[None]] = []
         """Asked for since the last turn began."""
         self._waiting: list[asyncio.Future[None]] = []
@@ -110,6 +116,7 @@ class Worker:
             self._past_edits += attachment.foreign_edits
             del self.attachments[attachment]
         self._pending.discard(attachment)
+        self._unclaimed.pop(attachment, None)
 
     def request_flush(self) -> asyncio.Future[None]:
         """Done when all that is dirty now is written."""
@@ -276,8 +283,13 @@ class Worker:
         retire_at = self._retires_at()
         while not self.closing:
             now = loop.time()
-            if due := self._due(now):
-                await self._turn(lane, due)
+            other_duty_at = min(renew_at, look_at, retire_at, now + _LONGEST_TURN_SECONDS)
+            if self._flushes:
+                self._waiting += self._flushes
+                self._flushes.clear()
+                await self._turn(lane, self.attachments)
+            elif self._unclaimed or self._pending.next_at <= now:
+                await self._turn(lane, (), other_duty_at)
             self._release_flushes()
             if now >= renew_at:
                 await self._renew(lane)
@@ -289,13 +301,13 @@ class Worker:
                 lane = await self._replace(lane)
                 retire_at = self._retires_at()
             # No await between here and the sleep: a ring in between would be lost.
-            if not self._flushes and not self.closing:
+            if not self._flushes and not self._unclaimed and not self.closing:
                 next_at = self._pending.next_at
                 await self._alarm.sleep(min(next_at, renew_at, look_at, retire_at))
-        await self._turn(lane, list(self.attachments))
-        while retrying := [a for a in self.attachments if a.retrying]:
+        await self._turn(lane, self.attachments)
+        while self._unwritten:
             await asyncio.sleep(_LAST_RETRY_SECONDS)
-            await self._turn(lane, retrying)
+            await self._turn(lane, [a for a in self.attachments if a.retrying])
         self._waiting += self._flushes
         self._release_flushes()
         await lane.renew(self.attachments, stopped=True)
@@ -327,43 +339,51 @@ class Worker:
             if attachment.dirty and attachment not in self._pending:
                 attachment.touch()
 
-    def _due(self, now: float) -> list[Attachment]:
-        """The hosts to write now: all of them when somebody asked for a flush."""
-        if not self._flushes:
-            return self._pending.take(now)
-        self._waiting += self._flushes
-        self._flushes.clear()
-        return list(self.attachments)
+    async def _turn(self, lane: Lane, hosts: Iterable[Attachment], until: float = -_NEVER) -> None:
+        """Write these hosts, and those that are due until a time; then claim some rows."""
+        first = iter(tuple(hosts))
+        begun: list[Attachment] = []
 
-    async def _turn(self, lane: Lane, due: list[Attachment]) -> None:
-        """Write these hosts now: owned rows first, then those that must be claimed."""
-        # The rest of many is only set aside: looking at each in each turn would be quadratic.
-        unclaimed = [attachment for attachment in due if attachment.row is None]
-        later = set(unclaimed[_CLAIMS_PER_TURN:])
-        for attachment in later:
-            if attachment.retrying:
-                self.touched(attachment)
-            else:
-                attachment.retry()
-        due = [attachment for attachment in due if attachment not in later]
-        for attachment in due:
-            attachment.take()
-            self._pending.discard(attachment)
+        def due() -> list[Attachment]:
+            some = list(islice(first, _TAKEN_AT_ONCE)) or self._next_due(until)
+            for attachment in some:
+                attachment.take()
+                self._pending.discard(attachment)
+                if attachment.row is None:
+                    self._unclaimed[attachment] = None
+            begun.extend(some)
+            return some
+
         try:
             setbacks = await lane.flush(due)
-            claimed = unclaimed[:_CLAIMS_PER_TURN]
-            if claimed:
-                setbacks += await lane.claim(claimed, self._held())
-                setbacks += await lane.flush(claimed)
-            if moved := [a for a in due if a.state_moved]:
+            claiming = list(islice(self._unclaimed, _CLAIMS_PER_TURN))
+            begun.extend(claiming)
+            setbacks += await self._claim(lane, claiming)
+            if moved := [a for a in dict.fromkeys(begun) if a.state_moved]:
                 await lane.renew(moved)
         except BaseException:
-            for attachment in due:
+            for attachment in begun:
                 attachment.retry()
             raise
-        self._backoff.reset()
-        self._unknown = (None, 0)
-        self._postpone(setbacks)
+        if begun:
+            self._backoff.reset()
+            self._unknown = (None, 0)
+            self._postpone(setbacks)
+
+    def _next_due(self, until: float) -> list[Attachment]:
+        now = asyncio.get_running_loop().time()
+        if now >= until or self._flushes:
+            return []
+        return self._pending.take(now, _TAKEN_AT_ONCE)
+
+    async def _claim(self, lane: Lane, attachments: list[Attachment]) -> list[Setback]:
+        if not attachments:
+            return []
+        setbacks = await lane.claim(attachments, self._held())
+        for attachment in attachments:
+            self._unclaimed.pop(attachment, None)
+        claimed = iter([attachments])
+        return setbacks + await lane.flush(lambda: next(claimed, ()))
 
     def _held(self) -> dict[int, str]:
         return {a.row.row_id: a.host for a in self.attachments if a.row is not None}
@@ -383,8 +403,13 @@ class Worker:
             )
         self._reported_setback = bool(errors)
 
+    @property
+    def _unwritten(self) -> bool:
+        """Whether a host that was due waits for another attempt, or for its claim."""
+        return bool(self._unclaimed) or any(a.retrying for a in self.attachments)
+
     def _release_flushes(self) -> None:
-        if not self._waiting or any(attachment.retrying for attachment in self.attachments):
+        if not self._waiting or self._unwritten:
             return
         for waiter in self._waiting:
             if not waiter.done():

@@ -6,15 +6,20 @@ from hypothesis import strategies as st
 from asynchost.timetable import Timetable
 
 KEYS = "abc"
-steps = st.tuples(st.sampled_from(["add", "discard", "pop"]), st.sampled_from(KEYS), st.integers(0, 5))
+steps = st.tuples(
+    st.sampled_from(["add", "discard", "take"]),
+    st.sampled_from(KEYS),
+    st.integers(0, 5),
+    st.integers(0, 4),
+)
 
 
 @given(st.lists(steps, max_size=300))
-def test_it_hands_out_what_a_plain_list_would(taken: list[tuple[str, str, int]]) -> None:
+def test_it_hands_out_what_a_plain_list_would(taken: list[tuple[str, str, int, int]]) -> None:
     """Beside a list in which each thing stands once: its earliest time, and then the order."""
     timetable: Timetable[str] = Timetable()
     plain: list[tuple[int, int, str]] = []
-    for number, (step, key, at) in enumerate(taken):
+    for number, (step, key, at, most) in enumerate(taken):
         known = [entry for entry in plain if entry[2] == key]
         if step == "add":
             assert timetable.add(key, at) == min([at, *(entry[0] for entry in known)])
@@ -24,8 +29,9 @@ def test_it_hands_out_what_a_plain_list_would(taken: list[tuple[str, str, int]])
             timetable.discard(key)
             plain = [entry for entry in plain if entry[2] != key]
         else:
-            expected = plain.pop(0)[2] if plain and plain[0][0] <= at else None
-            assert timetable.pop(at) == expected
+            due = [entry for entry in plain if entry[0] <= at][:most]
+            assert timetable.take(at, most) == [entry[2] for entry in due]
+            plain = plain[len(due) :]
         assert len(timetable) == len(plain)
         assert timetable.next_at == (plain[0][0] if plain else float("inf"))
         assert {one for one in KEYS if one in timetable} == {entry[2] for entry in plain}
@@ -41,7 +47,7 @@ def test_void_entries_are_cleared_away_and_the_order_stays() -> None:
         timetable.add("a", 5_000.0 - step)
     # Nothing but the number of its entries shows it.
     assert len(timetable._entries) < 100
-    assert [timetable.pop(2_000.0) for _ in range(4)] == ["z", "y", "a", None]
+    assert timetable.take(2_000.0, 9) == ["z", "y", "a"]
 
 
 def test_infinity_is_no_time() -> None:

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from asynchost.database.pending import Pending
 
+MOST = 1000
+
 
 class Waiting:
     """As much of an attachment as is asked for."""
@@ -27,10 +29,10 @@ def test_a_host_is_handed_out_once_when_its_time_has_come() -> None:
     early, late = Waiting(1.0), Waiting(2.0)
     hosts = pending(late, early)
     assert hosts.next_at == 1.0
-    assert hosts.take(0.5) == []
-    assert hosts.take(1.0) == [early]
+    assert hosts.take(0.5, MOST) == []
+    assert hosts.take(1.0, MOST) == [early]
     assert (hosts.next_at, early in hosts, late in hosts) == (2.0, False, True)
-    assert hosts.take(3.0) == [late]
+    assert hosts.take(3.0, MOST) == [late]
     assert hosts.next_at == float("inf")
 
 
@@ -39,9 +41,9 @@ def test_a_host_that_is_put_off_waits_for_its_new_time() -> None:
     host = Waiting(1.0)
     hosts = pending(host)
     host.due_at = 2.0
-    assert hosts.take(1.5) == []
+    assert hosts.take(1.5, MOST) == []
     assert hosts.next_at == 2.0
-    assert hosts.take(2.0) == [host]
+    assert hosts.take(2.0, MOST) == [host]
 
 
 def test_an_earlier_time_counts_at_once() -> None:
@@ -50,10 +52,20 @@ def test_an_earlier_time_counts_at_once() -> None:
     hosts = pending(host)
     host.due_at = 1.0
     assert hosts.add(host) == 1.0  # type: ignore[arg-type]
-    assert hosts.take(1.0) == [host]
+    assert hosts.take(1.0, MOST) == [host]
     host.due_at = 9.0
     hosts.add(host)  # type: ignore[arg-type]
-    assert hosts.take(5.0) == []
+    assert hosts.take(5.0, MOST) == []
+
+
+def test_of_many_the_ones_that_are_due_longest_come_first() -> None:
+    """The others stay; and who was put off takes nobody's place."""
+    hosts = [Waiting(float(number)) for number in range(6)]
+    made = pending(*reversed(hosts))
+    hosts[1].due_at = 9.0
+    assert made.take(6.0, 3) == [hosts[0], hosts[2], hosts[3]]
+    assert made.take(6.0, 3) == [hosts[4], hosts[5]]
+    assert made.next_at == 9.0
 
 
 def test_a_host_that_waits_for_nothing_is_not_kept() -> None:
@@ -61,7 +73,7 @@ def test_a_host_that_waits_for_nothing_is_not_kept() -> None:
     host = Waiting(1.0)
     hosts = pending(host)
     host.due_at = float("inf")
-    assert hosts.take(1.0) == []
+    assert hosts.take(1.0, MOST) == []
     assert host not in hosts
     hosts.discard(host)  # type: ignore[arg-type]
 
@@ -105,6 +117,6 @@ def test_it_is_as_looking_at_every_host_would_be(story: list[tuple[str, int, flo
         else:
             expected = {one for one in waiting if one.due_at <= at}
             assert made.next_at <= min((one.due_at for one in waiting), default=made.next_at)
-            due = made.take(at)
+            due = made.take(at, MOST)
             assert (len(due), set(due)) == (len(expected), expected)
             waiting -= expected

@@ -87,25 +87,6 @@ def test_what_must_be_a_number_is_nothing_else() -> None:
         statements.update(batch, "me")
 
 
-@given(
-    st.dictionaries(
-        st.integers(1, 10_000), st.sampled_from([("a",), ("a", "b"), ("c",)]), max_size=1200
-    )
-)
-def test_batches_hold_each_host_once_with_its_own_columns(
-    hosts: dict[int, tuple[str, ...]],
-) -> None:
-    """Sorted by id, of one set of columns, of bounded size, and nothing left out."""
-    writes = [RowWrite(row, 1, 1, columns, (0,) * len(columns)) for row, columns in hosts.items()]
-    batches = list(statements.batches(writes))
-    assert sorted(write.row_id for batch in batches for write in batch) == sorted(hosts)
-    for batch in batches:
-        ids = [write.row_id for write in batch]
-        assert ids == sorted(ids)
-        assert 0 < len(batch) <= statements.ROWS_PER_STATEMENT
-        assert len({write.columns for write in batch}) == 1
-
-
 def test_signs_of_life_are_one_statement_sorted_by_id() -> None:
     """The age is subtracted from the server's clock: no client clock anywhere."""
     text = statements.renew([Sign(2, 1, "stale", 1_500_000), Sign(1, 4, "fresh", None)], "me")

@@ -10,6 +10,7 @@ from asynchost.database import ComputeNodeWriter, WriterSettings
 from asynchost.database.attachment import Attachment
 from asynchost.database.claims import Setback
 from asynchost.database.identity import Claim, How
+from asynchost.database.lane import Due
 from asynchost.database.statements import FenceKey
 from asynchost.database.worker import Worker
 from asynchost.testing import FakeHost
@@ -25,11 +26,12 @@ class WillingLane:
     def __init__(self) -> None:
         self.claimed = 0
 
-    async def flush(self, hosts: Iterable[Attachment]) -> list[Setback]:
+    async def flush(self, due: Due) -> list[Setback]:
         await asyncio.sleep(0)
-        for host in hosts:
-            if (write := host.plan()) is not None:
-                host.acknowledge(write)
+        while hosts := due():
+            for host in hosts:
+                if (write := host.plan()) is not None:
+                    host.acknowledge(write)
         return []
 
     async def claim(self, hosts: Iterable[Attachment], _: Mapping[int, str]) -> list[Setback]:
