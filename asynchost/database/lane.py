@@ -65,9 +65,14 @@ class Lane:
         from then on.
         """
         plan = Plan()
+        preparing = asyncio.Lock()
 
         async def take_turns() -> None:
-            while batch := await self._prepared(plan, due):
+            while True:
+                async with preparing:
+                    batch = await self._prepared(plan, due)
+                if not batch:
+                    return
                 plan.settle(batch, await self._flush(batch, plan.hosts))
 
         while hosts := due():
