@@ -103,7 +103,7 @@ class AgendaModel(RuleBasedStateMachine):
 
     @rule(seconds=st.integers(0, 5))
     def pass_time(self, seconds: int) -> None:
-        """Time goes on, and what is due is marked: the earliest first, and of one time the oldest."""
+        """Time goes on, and what is due is marked: the earliest first, of one time the oldest."""
         self.now += seconds
         self.agenda.wake(self.now)
         due = [uuid for uuid, (at, _) in self.looks.items() if at <= self.now]
@@ -269,7 +269,7 @@ def test_looks_that_were_all_due_are_one() -> None:
 
 
 def test_looks_are_woken_in_the_order_of_their_times() -> None:
-    """The one that waits longest is read first, and of one time the one that was asked for first."""
+    """The one that waits longest is read first, of one time the one that was asked for first."""
     agenda = Agenda()
     for uuid, at in ((A, 3.0), (C, 1.0), (B, 1.0)):
         agenda.look_again(uuid, at)

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from asynchost.timetable import Timetable
 
 KEYS = "abc"
-steps = st.tuples(st.sampled_from(["add", "discard", "pop"]), st.sampled_from(KEYS), st.integers(0, 5))
+steps = st.tuples(
+    st.sampled_from(["add", "discard", "pop"]), st.sampled_from(KEYS), st.integers(0, 5)
+)
 
 
 @given(st.lists(steps, max_size=300))
