@@ -17,7 +17,10 @@ BACKLOG_DEADLINE_SECONDS = 120.0
 
 _SHARED = (
     "Generators, libvirtd and the watching process share the machine's processors: a pause is"
-    " also the time in which the loop wanted to run and none was free."
+    " also the time in which the loop wanted to run and none was free. Only one thread of a process"
+    " runs Python at a time: where that one, or the one whose turn is next, waits for a processor,"
+    " the loop waits for it. What is taken off for this is the time in which the loop neither ran"
+    " nor waited for a processor, at most as long as the one thread waited that waited longest."
 )
 
 LONGEST_PAUSE_SECONDS = 0.020
@@ -55,17 +58,18 @@ def _watched(there: Host, seconds: float, **limits: Any) -> Report:
 def _result(options: Namespace, rounds: int, reports: dict[str, list[Report]]) -> Result:
     rows = [[label, *(figure(kind) for kind in reports.values())] for label, figure in _FIGURES]
     every = [report for kind in reports.values() for report in kind]
-    pauses = [report.found["pauses"]["longest"] for report in every]
-    net = [report.found["pauses"]["net"]["longest"] for report in every]
+    pauses = {kind: _pauses(found)["longest"] for kind, found in reports.items()}
+    worst = max(pauses, key=lambda kind: pauses[kind])
+    unhindered = _pauses(reports[worst], "unhindered")["longest"]
     late = max(report.right_after_seconds for report in every)
     memory = max(report.more_bytes for report in every)
     wrong = sum(not report.right for report in every)
     goals = [
         Goal(
             f"the loop's longest pause below {milliseconds(LONGEST_PAUSE_SECONDS)} ms",
-            f"{milliseconds(median(pauses))} ms in the median round, without the waits for a"
-            f" processor {milliseconds(median(net))} ms",
-            median(pauses) < LONGEST_PAUSE_SECONDS,
+            f"{milliseconds(pauses[worst])} ms in the median {worst}, without the waits for a"
+            f" processor {milliseconds(unhindered)} ms",
+            pauses[worst] < LONGEST_PAUSE_SECONDS,
         ),
         Goal(
             f"totals right within {RIGHT_WITHIN_SECONDS:g} s of the end",
@@ -102,6 +106,20 @@ def _result(options: Namespace, rounds: int, reports: dict[str, list[Report]]) -
     )
 
 
+def _pauses(kind: list[Report], without: str | None = None) -> dict[str, float]:
+    found = [report.found["pauses"] for report in kind]
+    taken = found if without is None else [pauses[without] for pauses in found]
+    return {figure: median(pauses[figure] for pauses in taken) for figure in ("longest", "p999")}
+
+
+def _pause(figure: str, without: str | None = None) -> Callable[[list[Report]], str]:
+    return lambda kind: milliseconds(_pauses(kind, without)[figure])
+
+
+def _noise(figure: str) -> Callable[[list[Report]], str]:
+    return lambda kind: milliseconds(median(report.noise[figure] for report in kind))
+
+
 _FIGURES: list[tuple[str, Callable[[list[Report]], str]]] = [
     ("events", lambda kind: f"{median(r.events for r in kind):,.0f}"),
     ("events/s", lambda kind: f"{median(r.rate for r in kind):,.0f}"),
@@ -110,30 +128,14 @@ _FIGURES: list[tuple[str, Callable[[list[Report]], str]]] = [
         "CPU per event, microseconds",
         lambda kind: f"{median(r.found['cpu'] / r.events for r in kind) * 1e6:,.0f}",
     ),
-    (
-        "longest pause, ms",
-        lambda kind: milliseconds(median(r.found["pauses"]["longest"] for r in kind)),
-    ),
-    (
-        "  without waits for a processor",
-        lambda kind: milliseconds(median(r.found["pauses"]["net"]["longest"] for r in kind)),
-    ),
-    (
-        "  of a process that watches nothing",
-        lambda kind: milliseconds(median(r.noise["longest"] for r in kind)),
-    ),
-    (
-        "99.9 % of pauses below, ms",
-        lambda kind: milliseconds(median(r.found["pauses"]["p999"] for r in kind)),
-    ),
-    (
-        "  without waits for a processor",
-        lambda kind: milliseconds(median(r.found["pauses"]["net"]["p999"] for r in kind)),
-    ),
-    (
-        "  of a process that watches nothing",
-        lambda kind: milliseconds(median(r.noise["p999"] for r in kind)),
-    ),
+    ("longest pause, ms", _pause("longest")),
+    ("  without the loop's waits for a processor", _pause("longest", "net")),
+    ("  and those of whom the loop waited for", _pause("longest", "unhindered")),
+    ("  of a process that watches nothing", _noise("longest")),
+    ("99.9 % of pauses below, ms", _pause("p999")),
+    ("  without the loop's waits for a processor", _pause("p999", "net")),
+    ("  and those of whom the loop waited for", _pause("p999", "unhindered")),
+    ("  of a process that watches nothing", _noise("p999")),
     (
         "totals right after, s",
         lambda kind: f"{median(r.right_after_seconds for r in kind):.2f}",

@@ -6,6 +6,7 @@ and the test driver were seen to send.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import libvirt
@@ -58,18 +59,16 @@ _DISK: Final = frozenset({*_REDEFINED, "started", "stopped"})
 _MIGRATION: Final = frozenset({(2, 1), (3, 1), (3, 7), (3, 8), (4, 1), (4, 3)})
 
 
-def _lifecycle(domain: Any, arguments: tuple[Any, ...]) -> DomainEvent:
-    event, detail = arguments[:2]
+@lru_cache
+def _meaning(event: int, detail: int) -> tuple[str, bool, bool, bool, bool]:
+    """What a lifecycle event means here: all of it that is no matter of the domain."""
     name = _LIFECYCLE.get(event, f"event {event}")
-    return DomainEvent(
-        domain.UUIDString(),
-        domain,
-        f"lifecycle {name}",
-        look_again=name == "started",
-        migration=(event, detail) in _MIGRATION,
-        disk=name in _DISK,
-        redefined=name in _REDEFINED,
-    )
+    look_again, migration = name == "started", (event, detail) in _MIGRATION
+    return f"lifecycle {name}", look_again, migration, name in _DISK, name in _REDEFINED
+
+
+def _lifecycle(domain: Any, arguments: tuple[Any, ...]) -> DomainEvent:
+    return DomainEvent(domain.UUIDString(), domain, *_meaning(*arguments[:2]))
 
 
 def _dirty(detail: str, look_again: bool, *, device: bool = False) -> Translate:

@@ -304,10 +304,9 @@ class Source:
             # same, and the locked one is named by it.
             listed, blocked = {}, error
         known = set(self._sink.known_uuids())
+        seen = known if blocked is not None else known.intersection(listed)
         # What only one of the two knows came or went unseen: read at once, not in its turn.
-        unseen = [] if blocked is not None else sorted(known ^ listed.keys())
-        uuids = sorted({*listed, *known}.difference(unseen))
-        chunks = range(0, len(uuids), _CHUNK)
+        unseen = [] if blocked is not None else sorted(known.symmetric_difference(listed))
         # Those that answer are read in an instant. If libvirtd itself stands still, nobody does,
         # and it is the keepalive's business, not the audit's, to wait for that.
         patience = (
@@ -318,6 +317,8 @@ class Source:
                 if blocked is None:
                     await self._refresh_node(connection)
                 await reader.read_all(unseen, Mark(cause), self._if_listed_by(connection, listed))
+                uuids = sorted(seen)  # only now: together they would hold the loop up for long
+                chunks = range(0, len(uuids), _CHUNK)
                 for number, first in enumerate(chunks):
                     await asyncio.sleep(start + spread_seconds * number / len(chunks) - loop.time())
                     await reader.read_all(

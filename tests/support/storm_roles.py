@@ -8,6 +8,7 @@ Each is told what to do in lines of JSON on standard input and answers in kind; 
 """
 
 import asyncio
+import ctypes
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,44 +38,81 @@ class Heartbeat:
     """How long a loop stands still, measured by a task that wants to run every millisecond.
 
     Keeps histograms of fixed size, so that measuring does not look like a leak. A pause *net* is
-    one without the time in which the thread wanted to run and no processor was free: what is
-    left of it on a machine that has nothing else to do, or nearly.
+    one without the time in which the loop's thread wanted to run and no processor was free.
+    *Unhindered*, it is also one without the time in which the loop waited for another thread of
+    the process that, too, wanted to run and could not: where that one has the interpreter's lock,
+    or is next to have it, the loop waits for its processor. Taken for that is the time in which
+    the loop neither ran nor waited for a processor, but for the millisecond that it slept; at
+    most as much as the one thread waited for a processor that waited longest.
     """
 
     def __init__(self) -> None:
-        self._gross, self._net = Histogram(), Histogram()
+        self.reset()
 
     def reset(self) -> None:
-        self._gross, self._net = Histogram(), Histogram()
+        self._gross, self._net, self._unhindered = Histogram(), Histogram(), Histogram()
 
     async def run(self) -> None:
         """Beat for ever, on the thread of the loop."""
-        scheduler = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
-        try:
-            wall, cpu, starved = time.monotonic(), time.thread_time(), _starved(scheduler)
-            while True:
-                await asyncio.sleep(BEAT_SECONDS)
-                now_wall, now_cpu = time.monotonic(), time.thread_time()
-                now_starved = _starved(scheduler)
-                pause = now_wall - wall
-                if pause > STOPPED_SECONDS:
-                    pause = net = now_cpu - cpu
-                else:
-                    net = max(0.0, pause - (now_starved - starved))
-                self._gross.add(pause)
-                self._net.add(net)
-                wall, cpu, starved = now_wall, now_cpu, now_starved
-        finally:
-            os.close(scheduler)
+        waits = ProcessorWaits()
+        own = threading.get_native_id()
+        wall, cpu, waited = time.monotonic(), time.thread_time(), waits.seconds()
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            now_wall, now_cpu, now_waited = time.monotonic(), time.thread_time(), waits.seconds()
+            pause = now_wall - wall
+            if pause > STOPPED_SECONDS:
+                pause = net = unhindered = now_cpu - cpu
+            else:
+                lately = {
+                    thread: seconds - waited.get(thread, 0.0)
+                    for thread, seconds in now_waited.items()
+                }
+                net = max(0.0, pause - lately.pop(own))
+                held_up = max(0.0, net - (now_cpu - cpu) - BEAT_SECONDS)
+                unhindered = net - min(held_up, max(lately.values(), default=0.0))
+            self._gross.add(pause)
+            self._net.add(net)
+            self._unhindered.add(unhindered)
+            wall, cpu, waited = now_wall, now_cpu, now_waited
 
     def report(self) -> dict[str, Any]:
         """The pauses in seconds, the heartbeat's own millisecond included."""
-        return {**self._gross.report(), "net": self._net.report()}
+        return {
+            **self._gross.report(),
+            "net": self._net.report(),
+            "unhindered": self._unhindered.report(),
+        }
 
 
-def _starved(scheduler: int) -> float:
-    """For how many seconds the thread has wanted to run and could not, so far."""
-    return int(os.pread(scheduler, 100, 0).split()[1]) / 1e9
+class ProcessorWaits:
+    """For how long each thread of this process has wanted to run and could not, so far.
+
+    Read without giving up the interpreter's lock, unlike by ``os.pread``: that would be one more
+    moment in which the loop can lose it. A wait counts when it is over.
+    """
+
+    def __init__(self) -> None:
+        self._pread = ctypes.PyDLL(None).pread
+        self._line = ctypes.create_string_buffer(100)
+        self._files: dict[int, int] = {}
+
+    def seconds(self) -> dict[int, float]:
+        """By the threads' native ids."""
+        found = {}
+        for thread in threading.enumerate():
+            number = thread.native_id
+            if number is None:  # it has not begun yet
+                continue
+            if number not in self._files:
+                with suppress(FileNotFoundError):
+                    path = f"/proc/self/task/{number}/schedstat"
+                    self._files[number] = os.open(path, os.O_RDONLY)
+            if number in self._files and self._pread(self._files[number], self._line, 99, 0) > 0:
+                found[number] = int(self._line.value.split()[1]) / 1e9
+        for number in self._files.keys() - found.keys():
+            os.close(self._files.pop(number))
+        return found
 
 
 class Histogram:
