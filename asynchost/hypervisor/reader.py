@@ -90,6 +90,11 @@ class Reader:
         self.reads = 0
         """How many reads have returned."""
 
+    @property
+    def events_wait(self) -> bool:
+        """Whether a domain that an event marked waits to be read."""
+        return self._agenda.waiting(background=False) > 0
+
     def list_through(self, listing: Connection) -> None:
         """Read for audits through another connection from now on."""
         self._lanes.list_through(listing)

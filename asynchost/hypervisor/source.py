@@ -97,7 +97,9 @@ class Source:
         self._facts: HostFacts | None = None
         self._node: tuple[int, int] | None = None
         """CPUs and memory when the capabilities were read last."""
-        self._disk = DiskWatch(uri, settings, sink.disk_read, sink.disks_unreadable)
+        self._disk = DiskWatch(
+            uri, settings, sink.disk_read, sink.disks_unreadable, self._events_wait
+        )
         self._unclosed: list[Connection] = []
 
     # -- the life of the connection ------------------------------------------------------------
@@ -427,6 +429,9 @@ class Source:
     def _after_events(self) -> None:
         if self._reader is not None:
             self._reader.pump()
+
+    def _events_wait(self) -> bool:
+        return self._reader is not None and self._reader.events_wait
 
     def observed(self, observation: Observation, mark: Mark) -> None:
         """See :class:`ReadSink`; held back while a resync is being put together."""
