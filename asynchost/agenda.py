@@ -89,18 +89,17 @@ class Agenda:
             if uuid not in self._urgent:
                 self.mark(uuid, Mark(Cause.LOOK_AGAIN))
 
-    def take(self, background: bool) -> tuple[str, Mark] | None:
-        """The next domain to read, now in flight; None if there is none.
+    def take(self, background: bool, most: int) -> list[tuple[str, Mark]]:
+        """The next domains to read, now in flight; fewer than ``most`` where there are no more.
 
         Events and look-agains mark one set, audits and resyncs the other; each is read in the
         order of marking, and neither waits for the other.
         """
         marks = self._background if background else self._urgent
-        if not marks:
-            return None
-        uuid, mark = marks.popitem(last=False)
-        self._in_flight[uuid] = None
-        return uuid, mark
+        taken = [marks.popitem(last=False) for _ in range(min(most, len(marks)))]
+        for uuid, _ in taken:
+            self._in_flight[uuid] = None
+        return taken
 
     def put_back(self, uuid: str, mark: Mark) -> None:
         """The domain was taken, and its read never began: it waits again, for ``mark``."""

@@ -5,6 +5,7 @@ No loop, no libvirt, no database; time comes in as a function. Memory: the ledge
 per domain that cannot be read, and the subscribers' bounded backlogs.
 """
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -243,8 +244,8 @@ class HostState:
         ledger = self._ledger_in_use()
         before = ledger.usage
         listed = list(observations)
-        for observation in listed:
-            self._look_at_state(observation.state)
+        for state in {observation.state for observation in listed}:
+            self._look_at_state(state)
         self._recounted_at = self._clock()
         ledger.replace(listed, keep=unread, read_at=self._recounted_at)
         self._unreadable = {
@@ -358,15 +359,16 @@ class HostState:
         *,
         known_cause: str | None = None,
     ) -> None:
-        self._log.debug(
-            "domain read",
-            uuid=uuid,
-            domain=name,
-            cause=mark.cause.value,
-            detail=mark.detail,
-            before=_short(move.before),
-            after=_short(move.after),
-        )
+        if _wants_debug(self._log):
+            self._log.debug(
+                "domain read",
+                uuid=uuid,
+                domain=name,
+                cause=mark.cause.value,
+                detail=mark.detail,
+                before=_short(move.before),
+                after=_short(move.after),
+            )
         if mark.cause is Cause.AUDIT:
             since = self._recounted_at if move.read_at is None else move.read_at
             for field, old, new in move.corrections():
@@ -374,7 +376,7 @@ class HostState:
                 cause = known_cause or _LIKELY_CAUSE[field]
                 self._drifted(Drift(self.host, uuid, name, field, old, new, age, cause))
         readable_again = self._unreadable.pop(uuid, None) is not None
-        moved = before != self._ledger_in_use().usage
+        moved = move.before != move.after
         if moved and self._ready:
             self._publish(before, mark.cause, mark.detail, uuid, name)
         if moved or readable_again:
@@ -404,6 +406,8 @@ class HostState:
         uuid: str | None = None,
         name: str | None = None,
     ) -> None:
+        if not self._on_change:
+            return
         change = Change(self.host, self._generation, before, self.usage, cause, detail, uuid, name)
         for receive in list(self._on_change):
             receive(change)
@@ -415,6 +419,12 @@ def _shown(usage: Usage) -> dict[str, int]:
         "memory_mb_used": usage.memory_mb_used,
         "running_vms": usage.running_vms,
     }
+
+
+def _wants_debug(log: Any) -> bool:
+    """Whether anybody may want a line to each read, as far as the logger can tell."""
+    is_enabled_for = getattr(log, "is_enabled_for", None)
+    return is_enabled_for is None or is_enabled_for(logging.DEBUG)
 
 
 def _short(cost: Usage) -> str:

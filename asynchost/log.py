@@ -11,16 +11,6 @@ from typing import Any
 import structlog
 
 
-class _Logger(structlog.stdlib.BoundLogger):
-    """One for which a line that nobody wants costs next to nothing: there is one to each read."""
-
-    def debug(self, event: str | None = None, *args: Any, **values: Any) -> Any:
-        """Log at the level that is off unless somebody looks for a fault."""
-        if self.isEnabledFor(logging.DEBUG):
-            return super().debug(event, *args, **values)
-        return None
-
-
 def get_logger(name: str, **bound: object) -> Any:
     """A structlog logger for one part, with ``bound`` values in each of its lines."""
     if structlog.is_configured():
@@ -31,5 +21,5 @@ def get_logger(name: str, **bound: object) -> Any:
             structlog.stdlib.filter_by_level,
             structlog.processors.KeyValueRenderer(key_order=["event"]),
         ],
-        wrapper_class=_Logger,
+        wrapper_class=structlog.stdlib.BoundLogger,
     ).bind(**bound)

@@ -70,9 +70,9 @@ class HostMonitor:
         # Weakly: whoever breaks out of a loop over changes() and forgets it is forgotten too.
         self._subscriptions: WeakSet[Subscription] = WeakSet()
         self._drift_subscriptions: WeakSet[DriftSubscription] = WeakSet()
+        self._fans_out = False
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
-        self._state.on_change(self._fan_out)
         self._state.on_drift(self._tell_drift)
         self._state.add_listener(self._moved.set)
 
@@ -218,6 +218,9 @@ class HostMonitor:
 
         Each call makes a subscription of its own, with its own bounded backlog.
         """
+        if not self._fans_out:  # until then no change is even made
+            self._fans_out = True
+            self._state.on_change(self._fan_out)
         subscription = Subscription(self._subscriptions.discard)
         self._subscriptions.add(subscription)
         if self._task is not None and self._task.done():

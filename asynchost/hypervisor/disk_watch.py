@@ -37,6 +37,7 @@ class DiskWatch:
 
     ``tell`` is given the figures, or None with the reason where they cannot be had;
     ``tell_unread``, the domains with a disk that cannot be read, by UUID, each with the reason.
+    While ``events_wait``, which is whether what events marked waits to be read, disks do so too.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class DiskWatch:
         settings: MonitorSettings,
         tell: Callable[[DiskUsage | None, str | None], None],
         tell_unread: Callable[[Mapping[str, str]], None],
+        events_wait: Callable[[], bool],
     ) -> None:
         self._uri = uri
         self._settings = settings
@@ -62,7 +64,7 @@ class DiskWatch:
         self._space_known = asyncio.Event()
         self._least: int | None = None
         self._unread: Mapping[str, str] | None = None
-        self._overcommit = OvercommitWatch(uri, settings, self._disks_read)
+        self._overcommit = OvercommitWatch(uri, settings, self._disks_read, events_wait)
 
     def look_soon(self, uuid: str, *, redefined: bool) -> None:
         """A domain started or ended, which can change what is used, or may have other disks from

@@ -43,6 +43,10 @@ _MOST_HANGING: Final = 4
 # are, libvirtd and this process are busy with it for a quarter of the time at most.
 _REST_SHARE: Final = 3.0
 _LONGEST_REST_SECONDS: Final = 0.1
+# Beside it the reading of many domains takes half as long again, and the totals are what somebody
+# waits for. But a storm may have no end.
+_LONGEST_WAY_GIVEN_SECONDS: Final = 0.5
+_WAY_GIVEN_STEP_SECONDS: Final = 0.02
 # Domains that are made one after another are read in batches of a second.
 _LEAST_SPACING_SECONDS: Final = 1.0
 _FULL_ROUND: Final = 10
@@ -52,17 +56,20 @@ _OPENING: Final = "a new connection"
 
 
 class OvercommitWatch:
-    """The readings of one host's disks. ``moved`` is called after each round of them."""
+    """The readings of one host's disks. ``moved`` is called after each round of them;
+    ``events_wait`` says whether what events marked waits to be read."""
 
     def __init__(
         self,
         uri: str,
         settings: MonitorSettings,
         moved: Callable[[Mapping[str, str]], None],
+        events_wait: Callable[[], bool],
     ) -> None:
         self._uri = uri
         self._settings = settings
         self._moved = moved
+        self._events_wait = events_wait
         self._log = get_logger("asynchost.hypervisor", uri=uri)
         self._disks = Overcommit()
         self._complete = False
@@ -168,6 +175,7 @@ class OvercommitWatch:
             if self._hangs_too_much():
                 self._disks.failed(uuid, f"not asked for, {_MOST_HANGING} others hang")
                 continue
+            await self._give_way()
             begun = loop.time()
             try:
                 reading = await self._ask(
@@ -190,6 +198,12 @@ class OvercommitWatch:
                         self._diskless.add(uuid)
             rest = (loop.time() - begun) * _REST_SHARE
             await asyncio.sleep(min(rest, _LONGEST_REST_SECONDS))
+
+    async def _give_way(self) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _LONGEST_WAY_GIVEN_SECONDS
+        while self._events_wait() and loop.time() < until:
+            await asyncio.sleep(_WAY_GIVEN_STEP_SECONDS)
 
     # -- the connection ------------------------------------------------------------------------
 

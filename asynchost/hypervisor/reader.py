@@ -90,6 +90,11 @@ class Reader:
         self.reads = 0
         """How many reads have returned."""
 
+    @property
+    def events_wait(self) -> bool:
+        """Whether a domain that an event marked waits to be read."""
+        return self._agenda.waiting(background=False) > 0
+
     def list_through(self, listing: Connection) -> None:
         """Read for audits through another connection from now on."""
         self._lanes.list_through(listing)
@@ -123,6 +128,9 @@ class Reader:
         if self._closed:
             return
         self._agenda.mark(uuid, mark)
+        self._pump_soon()
+
+    def _pump_soon(self) -> None:
         # One round later, so that many are handed out at once and in one go.
         if not self._pump_scheduled:
             self._pump_scheduled = True
@@ -168,11 +176,15 @@ class Reader:
         self, uuids: Iterable[str], mark: Mark, domains: MutableMapping[str, Any]
     ) -> None:
         # Not within the coroutine: a traceback may keep its frame, and that the last domain.
+        if self._closed:
+            domains.clear()
+            return
         for uuid in uuids:
             domain = domains.pop(uuid, None)
-            if domain is not None and not self._closed:
+            if domain is not None:
                 self._domains.setdefault(uuid, (self._lanes.listing, domain))
-            self.mark(uuid, mark)
+            self._agenda.mark(uuid, mark)
+        self._pump_soon()
 
     async def settle(self) -> None:
         """Wait until every domain that is marked *now* was read. Cancelling is safe."""
@@ -216,21 +228,16 @@ class Reader:
         return True
 
     def _take_batch(self, lane: Lane, background: bool) -> list[Read]:
-        reads: list[Read] = []
         waiting = self._agenda.waiting(background)
         share = 1 if background else _BATCH_SHARE
         size = min(max(waiting // share, _BATCH), _LARGEST_BATCH)
-        while len(reads) < size:
-            taken = self._agenda.take(background)
-            if taken is None:
-                break
-            uuid, mark = taken
+        reads: list[Read] = []
+        for uuid, mark in self._agenda.take(background, size):
             # libvirt's objects belong to the connection that they came through.
             home, domain = self._domains.pop(uuid, (lane, None))
-            kept = self._to_look_at.get(uuid)
-            if kept is not None:
+            if uuid in self._to_look_at:
                 if domain is None:
-                    home, domain = self._lanes.events, kept
+                    home, domain = self._lanes.events, self._to_look_at[uuid]
                 # Not only by the look itself, which may have become one with an event's read.
                 if not self._agenda.looks_at(uuid):
                     self._spend(self._to_look_at.pop(uuid))
@@ -238,15 +245,9 @@ class Reader:
                 self._spend(domain)
                 domain = None
             reason = self._paused_reasons.pop(uuid, None)
-            reads.append(
-                Read(
-                    uuid,
-                    mark,
-                    domain,
-                    ask_reason=uuid in self._migrating,
-                    paused_reason=reason if mark.cause is Cause.RESYNC else None,
-                )
-            )
+            if mark.cause is not Cause.RESYNC:
+                reason = None
+            reads.append(Read(uuid, mark, domain, uuid in self._migrating, reason))
         return reads
 
     def _submit(self, lane: Lane, reads: list[Read]) -> None:
@@ -275,44 +276,43 @@ class Reader:
     def _returned(self, lane: Lane, batch: Batch) -> None:
         if self._closed:
             return
-        for result in batch.take_results():
-            self._read(result)
+        self._read(batch.take_results())
         self._take_back(lane, batch)  # what it left to a connection that is not behind
         if self._agenda.in_flight <= len(self.stuck):
             self._spent.clear()  # nothing is under way that the lock could be lost to
         self._lanes.tend()
         self.pump()
 
-    def _read(self, result: Result) -> None:
-        self.reads += 1
-        self.stuck.discard(result.uuid)
-        self._agenda.done(result.uuid)
-        try:
-            self._tell(result)
-        except Exception as error:  # noqa: BLE001 - a listener's fault stops no other domain's read
-            self._loop.call_exception_handler(
-                {"message": "asynchost: telling of a read failed", "exception": error}
-            )
-        self._settled(result.uuid, came_back=True)
+    def _read(self, results: list[Result]) -> None:
+        self.reads += len(results)
+        for uuid, mark, observation, error in results:
+            self.stuck.discard(uuid)
+            self._agenda.done(uuid)
+            try:
+                if error is None:
+                    self._tell(uuid, mark, observation)
+                elif isinstance(error, HypervisorUnavailableError):
+                    self._connection.declare_lost(error.reason)
+                else:
+                    self._failed(uuid, str(error))
+            except Exception as fault:  # noqa: BLE001 - a listener's stops no other domain's read
+                self._loop.call_exception_handler(
+                    {"message": "asynchost: telling of a read failed", "exception": fault}
+                )
+        for waiter in self._waiters:
+            waiter.came_back(results)
 
-    def _tell(self, result: Result) -> None:
-        uuid, mark, observation, error = result
-        if isinstance(error, HypervisorUnavailableError):
-            self._connection.declare_lost(error.reason)
-        elif error is not None:
-            self._failed(uuid, str(error))
+    def _tell(self, uuid: str, mark: Mark, observation: Observation | None) -> None:
+        self._failures.pop(uuid, None)
+        # A mark that came during the read may be the migration's.
+        if uuid in self._migrating and not (
+            _is_in_postcopy(observation) or self._agenda.reads_due(uuid)
+        ):
+            self._migrating.discard(uuid)
+        if observation is None:
+            self._sink.gone(uuid, mark)
         else:
-            self._failures.pop(uuid, None)
-            in_postcopy = (
-                observation is not None and (observation.state, observation.reason) == _IN_POSTCOPY
-            )
-            # A mark that came during the read may be the migration's.
-            if not in_postcopy and not self._agenda.reads_due(uuid):
-                self._migrating.discard(uuid)
-            if observation is None:
-                self._sink.gone(uuid, mark)
-            else:
-                self._sink.observed(observation, mark)
+            self._sink.observed(observation, mark)
 
     def _failed(self, uuid: str, reason: str) -> None:
         """Anything but "no such domain" means: try again, and never "gone"."""
@@ -320,10 +320,6 @@ class Reader:
         doublings = min(failures - 1, _MOST_DOUBLINGS)
         self.look_again(uuid, min(self._look_again_seconds * 2**doublings, _RETRY_BOUND_SECONDS))
         self._sink.unreadable(uuid, reason, stuck=False)
-
-    def _settled(self, uuid: str, *, came_back: bool) -> None:
-        for waiter in self._waiters:
-            waiter.settled(uuid, came_back=came_back)
 
     # -- reads that are late --------------------------------------------------------------------
 
@@ -341,8 +337,7 @@ class Reader:
             for waiting in lane.batches:
                 self._take_back(lane, waiting)
             results = batch.take_results()
-            for result in results:
-                self._read(result)
+            self._read(results)
             came_back = any(result.uuid == uuid for result in results)
             if seconds >= self._deadline_seconds and not came_back and uuid not in self.stuck:
                 self._call_stuck(uuid)
@@ -353,7 +348,8 @@ class Reader:
         self.stuck.add(uuid)
         reason = f"no answer within {self._deadline_seconds:g} s"
         self._sink.unreadable(uuid, reason, stuck=True)
-        self._settled(uuid, came_back=False)
+        for waiter in self._waiters:
+            waiter.give_up(uuid)
 
     # -- looking again --------------------------------------------------------------------------
 
@@ -403,6 +399,10 @@ def _never() -> bool:
     return False
 
 
+def _is_in_postcopy(observation: Observation | None) -> bool:
+    return observation is not None and (observation.state, observation.reason) == _IN_POSTCOPY
+
+
 class _Waiter:
     """Somebody who waits for a set of domains to be read."""
 
@@ -416,13 +416,19 @@ class _Waiter:
         if uuid in self.expected:
             self.expected[uuid] = min(self.expected[uuid], reads)
 
-    def settled(self, uuid: str, *, came_back: bool) -> None:
-        remaining = self.expected.get(uuid)
-        if remaining is None:
-            return
-        if came_back and remaining > 1:
-            self.expected[uuid] = remaining - 1
-            return
-        del self.expected[uuid]
+    def came_back(self, results: list[Result]) -> None:
+        """Reads have returned."""
+        for result in results:
+            remaining = self.expected.pop(result.uuid, 0)
+            if remaining > 1:
+                self.expected[result.uuid] = remaining - 1
+        self._settle()
+
+    def give_up(self, uuid: str) -> None:
+        """The domain's reads will not return in time."""
+        self.expected.pop(uuid, None)
+        self._settle()
+
+    def _settle(self) -> None:
         if not self.expected and not self.future.done():
             self.future.set_result(None)

@@ -97,7 +97,9 @@ class Source:
         self._facts: HostFacts | None = None
         self._node: tuple[int, int] | None = None
         """CPUs and memory when the capabilities were read last."""
-        self._disk = DiskWatch(uri, settings, sink.disk_read, sink.disks_unreadable)
+        self._disk = DiskWatch(
+            uri, settings, sink.disk_read, sink.disks_unreadable, self._events_wait
+        )
         self._unclosed: list[Connection] = []
 
     # -- the life of the connection ------------------------------------------------------------
@@ -429,23 +431,26 @@ class Source:
         if self._reader is not None:
             self._reader.pump()
 
+    def _events_wait(self) -> bool:
+        return self._reader is not None and self._reader.events_wait
+
     def observed(self, observation: Observation, mark: Mark) -> None:
         """See :class:`ReadSink`; held back while a resync is being put together."""
-        self._follow_start(observation)
+        if is_starting_up(observation):
+            self._follow_start(observation.uuid)
+        else:
+            self._starting.pop(observation.uuid, None)
         if self._staged is not None:
             self._staged[observation.uuid] = observation
         elif self._published:
             self._sink.observed(observation, mark)
 
-    def _follow_start(self, observation: Observation) -> None:
+    def _follow_start(self, uuid: str) -> None:
         """Look again while a domain is starting up: a start that fails late sends no event."""
-        if not is_starting_up(observation):
-            self._starting.pop(observation.uuid, None)
-            return
         now = asyncio.get_running_loop().time()
-        since = self._starting.setdefault(observation.uuid, now)
+        since = self._starting.setdefault(uuid, now)
         if self._reader is not None and now - since < _STARTING_UP_SECONDS:
-            self._reader.look_again(observation.uuid)
+            self._reader.look_again(uuid)
 
     def gone(self, uuid: str, mark: Mark) -> None:
         """See :class:`ReadSink`."""

@@ -55,21 +55,18 @@ class AgendaModel(RuleBasedStateMachine):
         self.agenda.mark(uuid, Mark(cause))
         self._expect(uuid, "background" if cause in BACKGROUND else "urgent")
 
-    @rule(background=st.booleans())
-    def take(self, background: bool) -> None:
-        """A read begins: of the oldest mark of its kind."""
-        taken = self.agenda.take(background)
+    @rule(background=st.booleans(), most=st.integers(1, 3))
+    def take(self, background: bool, most: int) -> None:
+        """Reads begin: of the oldest marks of their kind."""
         line = "background" if background else "urgent"
-        if not self.waiting[line]:
-            assert taken is None
-            return
-        assert taken is not None
-        uuid, mark = taken
-        assert uuid not in self.reading
-        assert uuid == self.waiting[line].pop(0)
-        assert (mark.cause in BACKGROUND) == background
-        self.reading[uuid] = None
-        self.taken[uuid] = line
+        taken = self.agenda.take(background, most)
+        assert [uuid for uuid, _ in taken] == self.waiting[line][:most]
+        del self.waiting[line][:most]
+        for uuid, mark in taken:
+            assert uuid not in self.reading
+            assert (mark.cause in BACKGROUND) == background
+            self.reading[uuid] = None
+            self.taken[uuid] = line
 
     @precondition(lambda self: self.reading)
     @rule(data=st.data())
@@ -139,8 +136,8 @@ class AgendaModel(RuleBasedStateMachine):
                 if line is not None:
                     self._expect(uuid, line)
             while self.agenda.pending() - self.reading.keys():
-                self.take(background=False)
-                self.take(background=True)
+                self.take(background=False, most=1)
+                self.take(background=True, most=2)
         assert not any(self.waiting.values())
 
 
@@ -153,23 +150,23 @@ def test_a_domain_marked_twice_is_read_once() -> None:
     agenda = Agenda()
     agenda.mark(A, EVENT)
     agenda.mark(A, EVENT)
-    assert agenda.take(background=False) == (A, EVENT)
-    assert agenda.take(background=False) is None
+    assert agenda.take(background=False, most=1) == [(A, EVENT)]
+    assert agenda.take(background=False, most=1) == []
 
 
 def test_a_domain_marked_while_it_is_read_is_read_once_more() -> None:
     """The read under way may have come too early, so another one follows, and only one."""
     agenda = Agenda()
     agenda.mark(A, EVENT)
-    agenda.take(background=False)
+    agenda.take(background=False, most=1)
     agenda.mark(A, EVENT)
     agenda.mark(A, EVENT)
-    assert agenda.take(background=False) is None
+    assert agenda.take(background=False, most=1) == []
     assert agenda.reads_due(A) == 2
     agenda.done(A)
-    assert agenda.take(background=False) == (A, EVENT)
+    assert agenda.take(background=False, most=1) == [(A, EVENT)]
     agenda.done(A)
-    assert agenda.take(background=False) is None
+    assert agenda.take(background=False, most=1) == []
     assert agenda.reads_due(A) == 0
 
 
@@ -180,8 +177,8 @@ def test_an_event_takes_its_domain_out_of_the_audits_line() -> None:
     agenda.mark(B, AUDIT)
     agenda.mark(C, EVENT)
     agenda.mark(B, EVENT)
-    assert [agenda.take(background=False) for _ in range(3)] == [(C, EVENT), (B, EVENT), None]
-    assert [agenda.take(background=True) for _ in range(2)] == [(A, AUDIT), None]
+    assert agenda.take(background=False, most=3) == [(C, EVENT), (B, EVENT)]
+    assert agenda.take(background=True, most=2) == [(A, AUDIT)]
 
 
 def test_an_audit_does_not_take_an_events_place() -> None:
@@ -189,11 +186,11 @@ def test_an_audit_does_not_take_an_events_place() -> None:
     agenda = Agenda()
     agenda.mark(A, EVENT)
     agenda.mark(A, AUDIT)
-    assert agenda.take(background=False) == (A, EVENT)
+    assert agenda.take(background=False, most=1) == [(A, EVENT)]
     agenda.mark(A, EVENT)
     agenda.mark(A, AUDIT)
     agenda.done(A)
-    assert agenda.take(background=False) == (A, EVENT)
+    assert agenda.take(background=False, most=1) == [(A, EVENT)]
 
 
 @pytest.mark.parametrize("mark", [EVENT, LOOK, RESYNC])
@@ -201,11 +198,11 @@ def test_a_mark_takes_an_audits_place_during_a_read(mark: Mark) -> None:
     """An audit's mark that waits gives way to any other."""
     agenda = Agenda()
     agenda.mark(A, EVENT)
-    agenda.take(background=False)
+    agenda.take(background=False, most=1)
     agenda.mark(A, AUDIT)
     agenda.mark(A, mark)
     agenda.done(A)
-    assert agenda.take(background=mark is RESYNC) == (A, mark)
+    assert agenda.take(background=mark is RESYNC, most=1) == [(A, mark)]
 
 
 def test_each_line_says_whether_it_waits() -> None:
@@ -215,7 +212,7 @@ def test_each_line_says_whether_it_waits() -> None:
     assert (agenda.waiting(background=False), agenda.waiting(background=True)) == (0, 1)
     agenda.mark(A, EVENT)
     assert (agenda.waiting(background=False), agenda.waiting(background=True)) == (1, 0)
-    agenda.take(background=False)
+    agenda.take(background=False, most=1)
     assert (agenda.waiting(background=False), agenda.waiting(background=True)) == (0, 0)
 
 
@@ -223,14 +220,14 @@ def test_a_read_that_never_began_is_put_back() -> None:
     """One read serves its mark and the one that came meanwhile; the cause is the urgent one's."""
     agenda = Agenda()
     agenda.mark(A, AUDIT)
-    agenda.take(background=True)
+    agenda.take(background=True, most=1)
     agenda.mark(A, EVENT)
     agenda.put_back(A, AUDIT)
     assert agenda.in_flight == 0
     assert agenda.reads_due(A) == 1
-    assert agenda.take(background=False) == (A, EVENT)
+    assert agenda.take(background=False, most=1) == [(A, EVENT)]
     agenda.put_back(A, EVENT)
-    assert agenda.take(background=False) == (A, EVENT)
+    assert agenda.take(background=False, most=1) == [(A, EVENT)]
 
 
 def test_done_with_a_domain_that_is_not_read_is_harmless() -> None:
@@ -248,13 +245,13 @@ def test_of_several_looks_the_earliest_counts_and_then_the_latest() -> None:
     agenda.look_again(A, 7.0)
     assert agenda.next_look == 3.0
     agenda.wake(2.999)
-    assert agenda.take(background=False) is None
+    assert agenda.take(background=False, most=1) == []
     agenda.wake(3.0)
-    assert agenda.take(background=False) == (A, LOOK)
+    assert agenda.take(background=False, most=1) == [(A, LOOK)]
     agenda.done(A)
     assert agenda.next_look == 7.0
     agenda.wake(7.0)
-    assert agenda.take(background=False) == (A, LOOK)
+    assert agenda.take(background=False, most=1) == [(A, LOOK)]
     assert agenda.next_look is None
 
 
@@ -264,7 +261,7 @@ def test_looks_that_were_all_due_are_one() -> None:
     agenda.look_again(A, 3.0)
     agenda.look_again(A, 7.0)
     agenda.wake(7.0)
-    assert agenda.take(background=False) == (A, LOOK)
+    assert agenda.take(background=False, most=1) == [(A, LOOK)]
     assert agenda.next_look is None
 
 
@@ -274,7 +271,7 @@ def test_looks_are_woken_in_the_order_of_their_times() -> None:
     for uuid, at in ((A, 3.0), (C, 1.0), (B, 1.0)):
         agenda.look_again(uuid, at)
     agenda.wake(10.0)
-    assert [agenda.take(background=False) for _ in range(3)] == [(C, LOOK), (B, LOOK), (A, LOOK)]
+    assert agenda.take(background=False, most=3) == [(C, LOOK), (B, LOOK), (A, LOOK)]
 
 
 def test_a_look_at_a_domain_that_waits_anyway_keeps_its_mark() -> None:
@@ -283,16 +280,16 @@ def test_a_look_at_a_domain_that_waits_anyway_keeps_its_mark() -> None:
     agenda.mark(A, EVENT)
     agenda.look_again(A, 1.0)
     agenda.wake(1.0)
-    assert agenda.take(background=False) == (A, EVENT)
-    assert agenda.take(background=False) is None
+    assert agenda.take(background=False, most=1) == [(A, EVENT)]
+    assert agenda.take(background=False, most=1) == []
 
 
 def test_a_look_during_a_read_asks_for_another_read() -> None:
     """The one under way began before the time that was asked for."""
     agenda = Agenda()
     agenda.mark(A, EVENT)
-    agenda.take(background=False)
+    agenda.take(background=False, most=1)
     agenda.look_again(A, 1.0)
     agenda.wake(1.0)
     agenda.done(A)
-    assert agenda.take(background=False) == (A, LOOK)
+    assert agenda.take(background=False, most=1) == [(A, LOOK)]
