@@ -4,6 +4,7 @@ Pure: time comes in as an argument. Memory: at most two entries for each thing, 
 """
 
 import heapq
+from collections import deque
 from collections.abc import Hashable
 from itertools import count
 from typing import Generic, TypeVar
@@ -18,12 +19,16 @@ class Timetable(Generic[K]):
     """The times at which things are due; of several times of one thing the earliest counts.
 
     Things of one time are due in the order in which they were given it.
+
+    Most times are said in their order, as a constant time ahead; so those are kept in a line, and
+    only the others in a heap, which with thousands of entries costs several times as much.
     """
 
     def __init__(self) -> None:
         self._live: dict[K, tuple[float, int, K]] = {}
-        self._entries: list[tuple[float, int, K]] = []
-        """A heap; the entries that are not in ``_live`` are void."""
+        self._line: deque[tuple[float, int, K]] = deque()
+        self._heap: list[tuple[float, int, K]] = []
+        """In both, the entries that are not in ``_live`` are void."""
         self._numbers = count()
         """Which order the things of one time, and keep them from being compared."""
 
@@ -44,10 +49,13 @@ class Timetable(Generic[K]):
         if at == _NEVER:
             return at
         entry = self._live[key] = (at, next(self._numbers), key)
-        heapq.heappush(self._entries, entry)
-        if len(self._entries) > 2 * len(self._live) + _VOID_ENTRIES_ENDURED:
-            self._entries = list(self._live.values())
-            heapq.heapify(self._entries)
+        if not self._line or self._line[-1][0] <= at:
+            self._line.append(entry)
+        else:
+            heapq.heappush(self._heap, entry)
+        if len(self._line) + len(self._heap) > 2 * len(self._live) + _VOID_ENTRIES_ENDURED:
+            self._line = deque(sorted(self._live.values()))
+            self._heap.clear()
         return at
 
     def discard(self, key: K) -> None:
@@ -57,20 +65,25 @@ class Timetable(Generic[K]):
     @property
     def next_at(self) -> float:
         """When the next thing is due; infinity when none is."""
-        while self._entries:
-            entry = self._entries[0]
-            if self._live.get(entry[2]) is entry:
-                return entry[0]
-            heapq.heappop(self._entries)
-        return _NEVER
+        first = self._first()
+        return _NEVER if first is None else first[0]
 
     def take(self, now: float, most: int) -> list[K]:
         """The first ``most`` of the things that are due by ``now``, which they are then no more."""
         due: list[K] = []
-        while len(due) < most and self._entries and self._entries[0][0] <= now:
-            entry = heapq.heappop(self._entries)
-            key = entry[2]
-            if self._live.get(key) is entry:
-                del self._live[key]
-                due.append(key)
+        while len(due) < most and (entry := self._first()) is not None and entry[0] <= now:
+            # Its entry is void from now on.
+            del self._live[entry[2]]
+            due.append(entry[2])
         return due
+
+    def _first(self) -> tuple[float, int, K] | None:
+        """The entry of the next thing that is due; void ones before it are dropped."""
+        line, heap, live = self._line, self._heap, self._live
+        while line and live.get(line[0][2]) is not line[0]:
+            line.popleft()
+        while heap and live.get(heap[0][2]) is not heap[0]:
+            heapq.heappop(heap)
+        if heap and (not line or heap[0] < line[0]):
+            return heap[0]
+        return line[0] if line else None

@@ -5,7 +5,8 @@ writer's matter. Memory: the statements of a thousand hosts, and one answer.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from asynchost.database import statements
 from asynchost.database.attachment import Attachment
@@ -48,6 +49,10 @@ class Lane:
 
         Returns the hosts that must be claimed again; those that are fenced know it afterwards.
         """
+        async with self._alone():
+            return await self._read_back(attachments)
+
+    async def _read_back(self, attachments: Iterable[Attachment]) -> list[Attachment]:
         owned = [attachment for attachment in attachments if attachment.row is not None]
         lost: list[Attachment] = []
         for start in range(0, len(owned), _ROWS_PER_READING_BACK):
@@ -67,13 +72,14 @@ class Lane:
         plan = Plan()
         preparing = asyncio.Lock()
 
-        async def take_turns() -> None:
+        async def take_turns(batch: list[RowWrite]) -> None:
             while True:
+                if batch:
+                    plan.settle(batch, await self._flush(batch, plan.hosts))
                 async with preparing:
                     batch = await self._prepared(plan, due)
                 if not batch:
                     return
-                plan.settle(batch, await self._flush(batch, plan.hosts))
 
         while hosts := due():
             plan.add(hosts)
@@ -83,7 +89,7 @@ class Lane:
             else:
                 # While the server has one's statement, the other one does the books of its last
                 # and prepares its next.
-                await together(take_turns(), take_turns())
+                await together(take_turns(plan.take()), take_turns([]))
         return plan.setbacks
 
     async def _prepared(self, plan: Plan, due: Due) -> list[RowWrite]:
@@ -112,7 +118,8 @@ class Lane:
         self, attachments: Iterable[Attachment], held: Mapping[int, str]
     ) -> list[Setback]:
         """Claim the rows of hosts that have none. Returns those to be tried again."""
-        return await self._claimant.claim(attachments, held)
+        async with self._alone():
+            return await self._claimant.claim(attachments, held)
 
     async def watch(self, attachments: Iterable[Attachment], renewal_seconds: float) -> None:
         """Look at the guards of rows that are waited for, to be claimed once they may be."""
@@ -120,9 +127,10 @@ class Lane:
         pairs = [(a, key) for a in attachments if (key := a.watched) is not None]
         for start in range(0, len(pairs), _SIGNS_PER_STATEMENT):
             part = pairs[start : start + _SIGNS_PER_STATEMENT]
-            rows = await self._session.query(
-                statements.read_guards([key for _, key in part], silent_seconds)
-            )
+            async with self._alone():
+                rows = await self._session.query(
+                    statements.read_guards([key for _, key in part], silent_seconds)
+                )
             sights = {sight.key: sight for sight in map(_sight, rows)}
             for attachment, key in part:
                 if attachment.look(sights.get(key), self._owner):
@@ -137,7 +145,8 @@ class Lane:
     async def _renew(self, part: Sequence[tuple[Attachment, Sign]], *, stopped: bool) -> None:
         signs = [sign._replace(state=statements.STOPPED) if stopped else sign for _, sign in part]
         try:
-            matched = await self._session.write(statements.renew(signs, self._owner))
+            async with self._alone():
+                matched = await self._session.write(statements.renew(signs, self._owner))
         except StatementError as error:
             if error.kind is Kind.CONNECTION:
                 raise
@@ -171,7 +180,8 @@ class Lane:
         hosts = [planned[write.row_id] for write in batch]
         text = self._update(batch)
         try:
-            matched = await self._write(text)
+            async with self._alone():
+                matched = await self._session.write(text)
             if len(batch) > 1:
                 # The books can wait until the next statement is on its way.
                 await asyncio.sleep(0)
@@ -195,20 +205,22 @@ class Lane:
             _doubt(hosts, batch)
             raise
         if matched == 2 * len(batch):
-            for host, write in zip(hosts, batch, strict=True):
+            written = list(zip(hosts, batch, strict=True))
+            for host, write in written:
                 host.acknowledge(write)
-            self._tell_written(list(zip(hosts, batch, strict=True)))
+            self._tell_written(written)
             return []
         return await self._find_out(hosts, batch)
 
     def _update(self, batch: Sequence[RowWrite]) -> str:
         return statements.update(batch, self._owner, mariadb=self._session.is_mariadb)
 
-    async def _write(self, text: str) -> int:
-        """One statement at a time, and none after one that ended the session."""
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """One at a time at the session, and none after whoever ended it."""
         await self._turn.acquire()
         try:
-            return await self._session.write(text)
+            yield
         finally:
             if not self._session.closed:
                 self._turn.release()
@@ -218,8 +230,7 @@ class Lane:
     ) -> list[Setback]:
         """Not every row was matched: whose, and why?"""
         _doubt(hosts, batch)
-        async with self._turn:
-            lost = await self.reconcile(hosts)
+        lost = await self.reconcile(hosts)
         setbacks = []
         written: list[tuple[Attachment, RowWrite]] = []
         for host, write in zip(hosts, batch, strict=True):

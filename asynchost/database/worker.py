@@ -30,6 +30,7 @@ from asynchost.database.status import WriterStatus
 from asynchost.database.url import DatabaseUrl, Endpoint
 from asynchost.errors import AsynchostError, DatabaseRefusedError, DatabaseUnavailableError
 from asynchost.log import get_logger
+from asynchost.together import together
 
 _NEVER = float("inf")
 _CLAIMS_PER_TURN = 200
@@ -292,7 +293,8 @@ class Worker:
                 await self._turn(lane, (), other_duty_at)
             self._release_flushes()
             if now >= renew_at:
-                await self._renew(lane)
+                # Between the statements of a turn: those would have to wait for it too long.
+                await together(self._renew(lane), self._turn(lane, (), now + _LONGEST_TURN_SECONDS))
                 renew_at = now + self._renewal_gap_seconds
             if now >= look_at:
                 await lane.watch(self.attachments, self._settings.renewal_interval_seconds)
@@ -345,10 +347,12 @@ class Worker:
         begun: list[Attachment] = []
 
         def due() -> list[Attachment]:
-            some = list(islice(first, _TAKEN_AT_ONCE)) or self._next_due(until)
+            some = list(islice(first, _TAKEN_AT_ONCE))
+            for attachment in some:
+                self._pending.discard(attachment)
+            some = some or self._next_due(until)
             for attachment in some:
                 attachment.take()
-                self._pending.discard(attachment)
                 if attachment.row is None:
                     self._unclaimed[attachment] = None
             begun.extend(some)

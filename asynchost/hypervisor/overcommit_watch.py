@@ -202,7 +202,7 @@ class OvercommitWatch:
     async def _give_way(self) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + _LONGEST_WAY_GIVEN_SECONDS
-        while self._events_wait() and loop.time() < until:
+        while self._events_wait() and loop.time() < until:  # noqa: ASYNC110 - a pause, not a wait
             await asyncio.sleep(_WAY_GIVEN_STEP_SECONDS)
 
     # -- the connection ------------------------------------------------------------------------

@@ -81,17 +81,18 @@ def flushing(session: SlowSession, hosts: Hosts) -> "asyncio.Task[Any]":
 
 async def test_the_next_statement_is_ready_when_the_last_is_answered() -> None:
     """It is sent in the next round of the loop, before the last one's books are done."""
-    hosts, session = Hosts(3 * ROWS_PER_STATEMENT), SlowSession()
+    hosts, session = Hosts(SOME + 2 * ROWS_PER_STATEMENT), SlowSession()
     hosts.waiting = list(hosts.attachments)
     task = flushing(session, hosts)
+    sizes = [SOME, ROWS_PER_STATEMENT, ROWS_PER_STATEMENT]
     for sent in (1, 2, 3):
         await idle()
-        assert session.sizes == [ROWS_PER_STATEMENT] * sent
-        assert hosts.dirty == (4 - sent) * ROWS_PER_STATEMENT
+        assert session.sizes == sizes[:sent]
+        assert hosts.dirty == sum(sizes[sent - 1 :])
         session.answer()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert len(session.sizes) == min(sent + 1, 3)
+        assert session.sizes == sizes[: sent + 1]
     assert await task == []
     assert hosts.dirty == 0
 
