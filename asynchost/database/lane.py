@@ -83,7 +83,10 @@ class Lane:
 
         while hosts := due():
             plan.add(hosts)
-            if len(plan) < _WORTH_PREPARING:
+            if not plan:
+                # Many that do not differ must not keep the loop from everything else.
+                await asyncio.sleep(0)
+            elif len(plan) < _WORTH_PREPARING:
                 while batch := plan.take():
                     plan.settle(batch, await self._flush(batch, plan.hosts))
             else:

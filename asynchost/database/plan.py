@@ -3,15 +3,13 @@
 Pure. Memory: one write for each host that is due and not yet written.
 """
 
+from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from operator import itemgetter
 
 from asynchost.database.attachment import Attachment
 from asynchost.database.claims import Setback
 from asynchost.database.statements import ROWS_PER_STATEMENT, RowWrite
-
-_Group = tuple[str, ...] | int
-"""The columns of the writes that can share a statement; or the row that is to have its own."""
 
 
 class Plan:
@@ -25,7 +23,10 @@ class Plan:
         self.hosts: dict[int, Attachment] = {}
         """Those whose write is planned or sent, by the row's id."""
         self.setbacks: list[Setback] = []
-        self._groups: dict[_Group, list[RowWrite]] = {}
+        self._groups: dict[tuple[str, ...], list[RowWrite]] = {}
+        """By the columns that they write: one statement writes the same in all its rows."""
+        self._alone: deque[RowWrite] = deque()
+        """Each with a statement of its own."""
         self._again: dict[int, None] = {}
         self._size = 0
 
@@ -45,27 +46,28 @@ class Plan:
             elif (write := attachment.plan()) is not None:
                 self.hosts[row_id] = attachment
                 self._size += 1
-                group = row_id if attachment.suspect else write.columns
-                if group in self._groups:
-                    self._groups[group].append(write)
+                if attachment.suspect:
+                    self._alone.append(write)
                 else:
-                    self._groups[group] = [write]
+                    self._groups.setdefault(write.columns, []).append(write)
 
     def take(self) -> list[RowWrite]:
         """The writes of one statement, to be sent now; none when nothing is planned.
 
-        They write the same columns, for one statement can do no other; and are in the order of
-        their rows: two agents that lock in different orders deadlock.
+        In the order of their rows: two agents that lock in different orders deadlock. What may be
+        held up by a lock comes last, and of what is too much for one statement, the rest comes
+        after the other columns.
         """
         if not self._groups:
-            return []
-        group, writes = next(iter(self._groups.items()))
-        batch = writes[:ROWS_PER_STATEMENT]
-        del writes[:ROWS_PER_STATEMENT]
-        if not writes:
-            del self._groups[group]
+            batch = [self._alone.popleft()] if self._alone else []
+        else:
+            columns = next(iter(self._groups))
+            writes = self._groups.pop(columns)
+            batch, rest = writes[:ROWS_PER_STATEMENT], writes[ROWS_PER_STATEMENT:]
+            if rest:
+                self._groups[columns] = rest
+            batch.sort(key=itemgetter(0))
         self._size -= len(batch)
-        batch.sort(key=itemgetter(0))
         return batch
 
     def settle(self, batch: Sequence[RowWrite], setbacks: Collection[Setback]) -> None:

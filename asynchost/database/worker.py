@@ -293,9 +293,11 @@ class Worker:
                 await self._turn(lane, (), other_duty_at)
             self._release_flushes()
             if now >= renew_at:
-                # Between the statements of a turn: those would have to wait for it too long.
-                await together(self._renew(lane), self._turn(lane, (), now + _LONGEST_TURN_SECONDS))
                 renew_at = now + self._renewal_gap_seconds
+                until = min(renew_at, now + _LONGEST_TURN_SECONDS)
+                # Between the statements of a turn: those would have to wait for it too long.
+                await together(self._renew(lane), self._turn(lane, (), until))
+                self._release_flushes()
             if now >= look_at:
                 await lane.watch(self.attachments, self._settings.renewal_interval_seconds)
                 look_at = now + self._settings.renewal_interval_seconds / _LOOKS_PER_RENEWAL
@@ -343,7 +345,7 @@ class Worker:
 
     async def _turn(self, lane: Lane, hosts: Iterable[Attachment], until: float = -_NEVER) -> None:
         """Write these hosts, and those that are due until a time; then claim some rows."""
-        first = iter(tuple(hosts))
+        first = (attachment for attachment in tuple(hosts) if attachment in self.attachments)
         begun: list[Attachment] = []
 
         def due() -> list[Attachment]:
@@ -376,7 +378,7 @@ class Worker:
 
     def _next_due(self, until: float) -> list[Attachment]:
         now = asyncio.get_running_loop().time()
-        if now >= until or self._flushes:
+        if now >= until or self._flushes or self.closing:
             return []
         return self._pending.take(now, _TAKEN_AT_ONCE)
 

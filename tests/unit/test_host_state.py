@@ -1,5 +1,6 @@
 """One host's state: what it says of totals, freshness, drift, facts and disk, step by step."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -94,6 +95,22 @@ def ready() -> Watched:
     watched.state.connected(1, "QEMU")
     watched.state.resynced([observed(A)], frozenset())
     return watched
+
+
+def test_a_programs_own_logger_will_do() -> None:
+    """Also structlog's plainest, which takes whatever it is asked for as a line to log."""
+    log = structlog.wrap_logger(
+        logging.getLogger("of a program"),
+        processors=[structlog.stdlib.filter_by_level, structlog.processors.KeyValueRenderer()],
+        wrapper_class=structlog.BoundLogger,
+    )
+    state = HostState(URI, None, lambda: 0.0, log)
+    changes: list[Change] = []
+    state.on_change(changes.append)
+    state.connected(1, "QEMU")
+    state.resynced([], frozenset())
+    state.observed(observed(vcpus=2), EVENT)
+    assert [change.after.vcpus_used for change in changes] == [2]
 
 
 # -- totals and changes ---------------------------------------------------------------------------

@@ -158,3 +158,18 @@ async def test_few_rows_are_written_one_statement_after_another() -> None:
     assert len(asyncio.all_tasks()) == 2
     session.answer()
     await task
+
+
+async def test_many_hosts_that_do_not_differ_leave_the_loop_to_others() -> None:
+    """A reconnect looks at all of them."""
+    hosts, session = Hosts(5 * SOME), SlowSession()
+    for host in hosts.hosts:
+        host.stop(1)
+    hosts.waiting = list(hosts.attachments)
+    task = flushing(session, hosts)
+    rounds = 0
+    while not task.done():
+        await asyncio.sleep(0)
+        rounds += 1
+    assert (await task, session.sizes) == ([], [])
+    assert rounds > 5

@@ -80,10 +80,19 @@ def test_a_statement_is_of_bounded_size() -> None:
     assert sizes == [ROWS_PER_STATEMENT, 2]
 
 
-def test_a_host_that_was_set_back_has_a_statement_of_its_own() -> None:
+def test_a_host_that_was_set_back_has_a_statement_of_its_own_after_all_others() -> None:
     """A lock on its row holds up nobody else's."""
-    plan = plan_of(changed(1), changed(2, suspect=True), changed(3))
-    assert [[w.row_id for w in plan.take()] for _ in range(2)] == [[1, 3], [2]]
+    plan = plan_of(changed(4, suspect=True), changed(1), changed(2, suspect=True), changed(3))
+    assert [[w.row_id for w in plan.take()] for _ in range(4)] == [[1, 3], [4], [2], []]
+
+
+def test_other_columns_do_not_wait_until_there_is_nothing_more_of_the_first() -> None:
+    """While there always is."""
+    plan = plan_of(*map(changed, range(1, ROWS_PER_STATEMENT + 2)))
+    plan.add([changed(9_999, ("a", "b"))])
+    assert len(plan.take()) == ROWS_PER_STATEMENT
+    plan.add(map(changed, range(10_000, 10_000 + ROWS_PER_STATEMENT)))
+    assert [write.row_id for write in plan.take()] == [9_999]
 
 
 def test_a_host_without_a_row_or_a_difference_is_passed_over() -> None:
