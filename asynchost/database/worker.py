@@ -35,7 +35,7 @@ from asynchost.together import together
 _NEVER = float("inf")
 _CLAIMS_PER_TURN = 200
 """Bounds how long the rows that are owned already wait while many are claimed."""
-_TAKEN_AT_ONCE = 100
+_TAKEN_AT_ONCE = 250
 """Bounds how long the loop stands still for many hosts."""
 _LONGEST_TURN_SECONDS = 1.0
 """Bounds how long claims and second attempts wait while there is always something due."""
@@ -365,7 +365,7 @@ class Worker:
             claiming = list(islice(self._unclaimed, _CLAIMS_PER_TURN))
             begun.extend(claiming)
             setbacks += await self._claim(lane, claiming)
-            if moved := [a for a in dict.fromkeys(begun) if a.state_moved]:
+            if moved := dict.fromkeys(a for a in begun if a.state_moved):
                 await lane.renew(moved)
         except BaseException:
             for attachment in begun:
