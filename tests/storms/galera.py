@@ -18,6 +18,7 @@ from typing import Any
 import pymysql
 
 from asynchost.database import ComputeNodeWriter, PrivateMariaDB, apply_schema
+from asynchost.errors import DatabaseUnavailableError
 from tests.storms.faults import Fault, among
 from tests.storms.load import VERSION, Load, StormHost
 from tests.storms.scene import HURRIED, WRITER, Scene, furnish
@@ -90,7 +91,13 @@ class Node(PrivateMariaDB):
 
     async def begin(self) -> None:
         """Start it: it takes part once enough of the others do."""
-        await super().start()
+        try:
+            await super().start()
+        except DatabaseUnavailableError:
+            # The others took its last life for alive still, and let no second one in: what
+            # watches over a node starts it once more.
+            await self.kill()
+            await super().start()
         # Whoever founds a second time, founds a second cluster.
         self._arguments = self._joining
 
