@@ -155,21 +155,13 @@ class Accounting:
     ``hypervisor_type`` is ``virConnectGetType``'s answer, such as ``QEMU``; case is ignored.
     """
 
-    __slots__ = (
-        "_by_name",
-        "_count_defined",
-        "_count_maximum_memory",
-        "_is_xen",
-        "_kind",
-        "_policy",
-    )
+    __slots__ = ("_count_defined", "_count_maximum_memory", "_is_xen", "_kind", "_policy")
 
     def __init__(self, hypervisor_type: str, policy: Policy = DEFAULT_POLICY) -> None:
         kind = hypervisor_type.upper()
         self._kind = hypervisor_type
         self._policy = policy
         self._is_xen = kind == "XEN"
-        self._by_name = policy.by_name
         self._count_defined = policy.count == Counted.DEFINED
         self._count_maximum_memory = (
             kind in _COUNT_MAXIMUM_MEMORY or policy.memory == CountedMemory.MAXIMUM
@@ -194,15 +186,13 @@ class Accounting:
         Domain-0 (id 0), of which only what the policy says counts.
         """
         policy = self._policy
-        if self._is_xen and self._is_domain_0(observation):
+        if self._is_domain_0(observation):
             return Usage(
                 observation.vcpus if policy.domain_0_vcpus else 0,
                 observation.memory_kib if policy.domain_0_memory else 0,
             )
         active = is_active(observation)
-        if not (active or self._count_defined):
-            return NOTHING
-        if self._by_name and policy.objection(observation.name) is not None:
+        if not (active or self._count_defined) or policy.objection(observation.name) is not None:
             return NOTHING
         memory_kib = (
             observation.max_memory_kib if self._count_maximum_memory else observation.memory_kib

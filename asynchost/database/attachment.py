@@ -219,8 +219,7 @@ class Attachment:
         snapshot = self._source.snapshot()
         age = snapshot.stale_seconds
         stale = None if snapshot.fresh or age is None else int(age * 1_000_000)
-        state = "fresh" if snapshot.fresh else "stale"
-        return Sign(self.row.row_id, self.row.term, state, stale)
+        return Sign(self.row.row_id, self.row.term, _state(snapshot), stale)
 
     @property
     def state_moved(self) -> bool:
@@ -406,7 +405,7 @@ class Attachment:
 
     def _writable(self) -> HostSnapshot | None:
         snapshot = self._source.snapshot()
-        self._seen_state = "fresh" if snapshot.fresh else "stale"
+        self._seen_state = _state(snapshot)
         if self._vigil is not None and not self._resuming:
             return None
         if self.error is not None or (self._edits is not None and self._edits.is_removed):
@@ -418,3 +417,7 @@ class Attachment:
         self._refused = None
         self.suspect = False
         self._backoff = None
+
+
+def _state(snapshot: HostSnapshot) -> str:
+    return "fresh" if snapshot.fresh else "stale"

@@ -49,18 +49,15 @@ class Lane:
 
         Returns the hosts that must be claimed again; those that are fenced know it afterwards.
         """
-        async with self._alone():
-            return await self._read_back(attachments)
-
-    async def _read_back(self, attachments: Iterable[Attachment]) -> list[Attachment]:
-        owned = [attachment for attachment in attachments if attachment.row is not None]
         lost: list[Attachment] = []
-        for start in range(0, len(owned), _ROWS_PER_READING_BACK):
-            part = owned[start : start + _ROWS_PER_READING_BACK]
-            keys = [attachment.row.key for attachment in part if attachment.row is not None]
-            rows = await self._session.query(statements.read_back(keys))
-            records = {record.key: record for record in map(_record, rows)}
-            lost += [a for a in part if self._judge(a, records) is Verdict.LOST]
+        async with self._alone():
+            owned = [attachment for attachment in attachments if attachment.row is not None]
+            for start in range(0, len(owned), _ROWS_PER_READING_BACK):
+                part = owned[start : start + _ROWS_PER_READING_BACK]
+                keys = [attachment.row.key for attachment in part if attachment.row is not None]
+                rows = await self._session.query(statements.read_back(keys))
+                records = {record.key: record for record in map(_record, rows)}
+                lost += [a for a in part if self._judge(a, records) is Verdict.LOST]
         return lost
 
     async def flush(self, due: Due) -> list[Setback]:

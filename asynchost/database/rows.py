@@ -50,7 +50,7 @@ class RowEncoder:
         :raises ValueError: the snapshot is not ``writable``: unknown is never zero.
         """
         facts, usage = snapshot.facts, snapshot.usage
-        if facts is None or usage is None or not snapshot.writable:
+        if not snapshot.writable or facts is None or usage is None:
             raise ValueError(f"{snapshot.host}: the snapshot is not writable")
         if facts is not self._facts:
             self._facts_values = _shared(_facts_values(facts))
