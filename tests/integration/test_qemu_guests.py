@@ -301,7 +301,13 @@ async def test_the_periodic_audit_finds_added_vcpus(
         await host.agrees(Totals(2, 32, 2, 0))
         await asyncio.to_thread(guests.add_vcpus, grower, 4)
         await host.agrees(Totals(5, 32, 2, 0))
-        assert host.monitor.status.drift == 1
+        drifts = host.monitor.status.recent_drift
+    # QEMU is given one vCPU after the other, and an audit may read between two of them.
+    assert {(drift.domain_name, drift.field) for drift in drifts} == {("grower", "vcpus")}
+    steps = [1, *(drift.after for drift in drifts)]
+    assert [drift.before for drift in drifts] == steps[:-1]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 4
 
 
 class Doomed(NamedTuple):
