@@ -6,9 +6,10 @@ service are not, and no module outside imports aiomysql.
 
 Three layers, each importing only those above it. Pure: ``url``, ``classify``, ``schema``,
 ``refusal``, ``settings``, ``status``, ``rows``, ``statements``, ``identity``, ``acknowledged``,
-``foreign_edits``, ``records``, ``vigil``, ``attachment``; and ``tls``, which reads certificates.
-Acting through one session: ``session``, ``endpoints``, ``layout``, ``inspection``, ``claim``,
-``claims``, ``lane``, ``dry_lane``. Deciding when: ``alarm``, ``worker``, ``writer``.
+``foreign_edits``, ``records``, ``vigil``, ``attachment``, ``pending``, ``plan``; and ``tls``, which
+reads certificates. Acting through one session: ``session``, ``endpoints``, ``layout``,
+``inspection``, ``claim``, ``claims``, ``lane``, ``dry_lane``. Deciding when: ``alarm``, ``outage``,
+``worker``, ``writer``.
 ``private_server`` stands beside them.
 """
 

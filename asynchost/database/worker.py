@@ -13,22 +13,21 @@ import socket
 from collections.abc import Callable, Iterable
 from itertools import islice
 
-from asynchost.backoff import Backoff
 from asynchost.database import inspection
 from asynchost.database.alarm import Alarm
 from asynchost.database.attachment import Attachment
 from asynchost.database.claims import LISTED, Setback
-from asynchost.database.classify import Kind, is_known
+from asynchost.database.classify import Kind
 from asynchost.database.dry_lane import DryLane
 from asynchost.database.endpoints import first_that_serves
 from asynchost.database.lane import Lane
+from asynchost.database.outage import Outage
 from asynchost.database.pending import Pending
-from asynchost.database.refusal import refusal
 from asynchost.database.session import Session
 from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.status import WriterStatus
 from asynchost.database.url import DatabaseUrl, Endpoint
-from asynchost.errors import AsynchostError, DatabaseRefusedError, DatabaseUnavailableError
+from asynchost.errors import DatabaseRefusedError, DatabaseUnavailableError
 from asynchost.log import get_logger
 from asynchost.together import together
 
@@ -43,8 +42,6 @@ _RENEWALS_PER_TICK = 200
 """Bounds how long a write waits for signs of life and reading back."""
 _LOOKS_PER_RENEWAL = 12
 """How soon a standby takes over what was let go of: within five seconds, by default."""
-_UNKNOWN_ENDURED = 3
-"""An error that nobody has classified is taken for an outage so often; then somebody must look."""
 _RESOURCES_SECONDS = 10.0
 """A full disk does not empty itself sooner."""
 _LAST_RETRY_SECONDS = 0.1
@@ -65,7 +62,6 @@ class Worker:
         self._settings = settings
         self._dry_run = dry_run
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._backoff = new_backoff(settings)
         self._pending = Pending()
         self._unclaimed: dict[Attachment, None] = {}
         """Those that were due and have no row."""
@@ -78,13 +74,9 @@ class Worker:
         self._lane: Lane | None = None
         self._past_edits = 0
         """Foreign edits of hosts that were detached."""
-        self._was_accepted = False
-        self._unknown: tuple[int | None, int] = (None, 0)
-        """The last error's code, if it is in no list, and how often it came in a row."""
-        self._reported_down: set[int | None] = set()
-        """The error codes that were told of since the database went away."""
         self._reported_setback = False
         self._log = get_logger("asynchost.database")
+        self._outage = Outage(url, settings, self._log)
 
     # -- what others may call -----------------------------------------------------------------
 
@@ -150,7 +142,7 @@ class Worker:
         try:
             await self._open()
         except DatabaseUnavailableError as error:
-            self._report_down(error)
+            self._outage.report(error, closing=self.closing)
 
     async def run(self) -> None:
         """Serve, and connect again whenever the connection ends; until stopped.
@@ -162,14 +154,7 @@ class Worker:
                 lane = self._lane or await self._open()
                 lane = await self._serve(lane)
             except (DatabaseRefusedError, DatabaseUnavailableError) as error:
-                failure = self._recurring(error) or error
-                self._report_down(failure)
-                if isinstance(failure, DatabaseUnavailableError):
-                    delay = self._backoff.next_delay()
-                elif self._was_accepted:
-                    delay = self._settings.refusal_retry_seconds * (1 + random.random())  # noqa: S311
-                else:
-                    raise failure from None
+                delay = self._outage.delay_after(error, closing=self.closing)
             else:
                 await lane.aclose()
                 return
@@ -182,8 +167,7 @@ class Worker:
 
     async def _open(self) -> Lane:
         lane = await first_that_serves(self._url, self._open_at)
-        self._was_accepted = True
-        self._reported_down.clear()
+        self._outage.accepted()
         for attachment in self.attachments:
             attachment.look_away()
             attachment.touch()
@@ -246,29 +230,6 @@ class Worker:
         except TimeoutError:
             pass
         return True
-
-    def _recurring(self, error: AsynchostError) -> DatabaseRefusedError | None:
-        """The refusal that an unknown code amounts to when connecting anew does not help."""
-        if not isinstance(error, DatabaseUnavailableError) or is_known(error.code):
-            self._unknown = (None, 0)
-            return None
-        code, times = self._unknown
-        times = times + 1 if code == error.code else 1
-        self._unknown = (error.code, times)
-        if times < _UNKNOWN_ENDURED:
-            return None
-        reason = f"{error.reason}, {times} times in a row"
-        return refusal(self._url, error.code, reason)
-
-    def _report_down(self, error: AsynchostError) -> None:
-        """Once for each reason of an outage; a refusal each time, for it needs a person and comes
-        seldom, except while closing."""
-        refused = isinstance(error, DatabaseRefusedError)
-        code = getattr(error, "code", None)
-        if (refused and not self.closing) or code not in self._reported_down:
-            level = self._log.error if refused else self._log.warning
-            level("database unavailable, trying again", reason=error.message)
-        self._reported_down.add(code)
 
     # -- the work -----------------------------------------------------------------------------
 
@@ -372,8 +333,7 @@ class Worker:
                 attachment.retry()
             raise
         if begun:
-            self._backoff.reset()
-            self._unknown = (None, 0)
+            self._outage.over()
             self._postpone(setbacks)
 
     def _next_due(self, until: float) -> list[Attachment]:
@@ -421,10 +381,3 @@ class Worker:
             if not waiter.done():
                 waiter.set_result(None)
         self._waiting.clear()
-
-
-def new_backoff(settings: WriterSettings) -> Backoff:
-    """Delays as the settings have them."""
-    return Backoff(
-        random.random, settings.backoff_initial_seconds, settings.backoff_maximum_seconds
-    )

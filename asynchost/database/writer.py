@@ -12,10 +12,11 @@ from typing import Self
 
 from asynchost.database.attachment import Attachment, Surroundings
 from asynchost.database.claims import LISTED
+from asynchost.database.outage import new_backoff
 from asynchost.database.settings import WriterSettings
 from asynchost.database.status import WriterStatus
 from asynchost.database.url import DatabaseUrl
-from asynchost.database.worker import Worker, new_backoff
+from asynchost.database.worker import Worker
 from asynchost.debounce import Debouncer
 from asynchost.errors import AsynchostError, ClosedError, RowConflictError
 from asynchost.log import get_logger
