@@ -246,6 +246,10 @@ class MonitorStatus:
     unreadable_disks: Mapping[str, str] = field(default_factory=dict)
     """The domains with a disk that could not be read, by UUID, each with the reason. Its last
     value is what counts; a disk that was never read adds nothing."""
+    held_threads: int = 0
+    """How many threads are in a call into libvirt that has outlived its deadline, or outlived the
+    monitor: daemon threads, each of which ends with its call and delays no exit. Of all monitors
+    of this URI in the process."""
 
 
 class SnapshotSource(Protocol):

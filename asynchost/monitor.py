@@ -6,6 +6,7 @@ what happens to the connection in :mod:`asynchost.hypervisor`.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
@@ -142,7 +143,8 @@ class HostMonitor:
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task])
-            self._log.info("closed")
+            held = self._source.held_threads
+            self._log.info("closed", **({"held_threads": held} if held else {}))
 
     def _running_task(self) -> asyncio.Task[None]:
         if self._task is None:
@@ -198,7 +200,7 @@ class HostMonitor:
     @property
     def status(self) -> MonitorStatus:
         """How the monitoring goes: freshness, what cannot be read, counters."""
-        return self._state.status()
+        return replace(self._state.status(), held_threads=self._source.held_threads)
 
     def snapshot(self) -> HostSnapshot:
         """Everything known at this moment, for those who write it somewhere."""

@@ -288,11 +288,10 @@ class Lane:
             )
 
     def _tell_written(self, written: Sequence[tuple[Attachment, RowWrite]]) -> None:
-        """A line for each row of one statement; of many, a single one."""
+        """A line for each row of one statement; of many, a single one with the first rows."""
         if len(written) > LISTED:
-            hosts = [host.host for host, _ in written[:LISTED]]
-            columns = list(written[0][1].columns)
-            self._log.info("rows written", count=len(written), hosts=hosts, columns=columns)
+            rows = {host.host: shown(write.named) for host, write in written[:LISTED]}
+            self._log.info("rows written", count=len(written), rows=rows)
             return
         for host, write in written:
             self._log.info("row written", host=host.host, row=write.row_id, **shown(write.named))

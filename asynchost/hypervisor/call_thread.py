@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 from asynchost.hypervisor.event_loop import EVENT_LOOP
 from asynchost.hypervisor.loop_server import Calls
@@ -90,8 +91,10 @@ class CallThread:
     belongs to. The results of several short calls reach that loop by one wake-up.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, host: str = "") -> None:
+        """``name`` is the thread's; ``host`` says whose it is: see :func:`held_threads`."""
         self._name = name
+        self.host = host
         self._loop = asyncio.get_running_loop()
         self._calls = Calls()
         self._lock = threading.Lock()
@@ -103,6 +106,7 @@ class CallThread:
         self._closed = False
         self.in_flight: set[Call] = set()
         """The calls that were submitted and have not come back, abandoned ones included."""
+        _THREADS.add(self)
 
     def submit(self, call: Call) -> None:
         """Make the call after those submitted before. To be called on the loop.
@@ -168,6 +172,11 @@ class CallThread:
         result: T = call.result
         call.result = None
         return result
+
+    @property
+    def held(self) -> bool:
+        """Whether it is in a call that nobody waits for any more."""
+        return any(call.begun and (call.abandoned or self._closed) for call in self.in_flight)
 
     @property
     def unread_bytes(self) -> int:
@@ -250,3 +259,12 @@ class CallThread:
             if not self.in_flight:
                 EVENT_LOOP.calls_end(self._calls)
         self._moved.set()
+
+
+_THREADS: Final[WeakSet[CallThread]] = WeakSet()
+"""All there are; one that is held is known to its thread."""
+
+
+def held_threads(host: str) -> int:
+    """How many threads of this host are in a call that nobody waits for any more."""
+    return sum(thread.held for thread in list(_THREADS) if thread.host == host)

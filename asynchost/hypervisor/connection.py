@@ -63,7 +63,7 @@ class Connection:
         self._behind_until = float("-inf")
         self._on_event: Callable[[DomainEvent], None] = _ignore_event
         self._after_events: Callable[[], None] = _do_nothing
-        self.thread = CallThread("libvirt")
+        self.thread = CallThread("libvirt", uri)
         self.in_process = False
         """Whether the driver runs inside this process: it may then be another host for each
         connection, and it cannot be lost."""

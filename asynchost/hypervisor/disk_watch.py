@@ -136,7 +136,7 @@ class DiskWatch:
         if self._source == DiskSource.POOL:
             return await self._read_pool()
         if self._thread is None:
-            self._thread = CallThread("disk")
+            self._thread = CallThread("disk", self._uri)
         if self._thread.in_flight:
             raise TimeoutError  # the reading before this one still hangs
         return await self._thread.call(

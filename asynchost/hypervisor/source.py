@@ -23,6 +23,7 @@ from asynchost.errors import (
     HypervisorUnavailableError,
 )
 from asynchost.explanation import Survey
+from asynchost.hypervisor.call_thread import held_threads
 from asynchost.hypervisor.connection import Connection, close_orphans
 from asynchost.hypervisor.disk_watch import DiskWatch
 from asynchost.hypervisor.domain_events import DomainEvent
@@ -101,6 +102,12 @@ class Source:
             uri, settings, sink.disk_read, sink.disks_unreadable, self._events_wait
         )
         self._unclosed: list[Connection] = []
+
+    @property
+    def held_threads(self) -> int:
+        """How many threads are in a call that has outlived its deadline, or its connection."""
+        stuck = 0 if self._reader is None else len(self._reader.stuck)
+        return stuck + held_threads(self._uri)
 
     # -- the life of the connection ------------------------------------------------------------
 

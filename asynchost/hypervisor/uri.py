@@ -6,7 +6,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from asynchost.errors import HypervisorRefusedError
 
 # The drivers that report domain events.
-_DRIVERS: Final = ("qemu", "lxc", "xen", "bhyve", "vz", "ch", "test")
+_DRIVERS: Final = ("qemu", "lxc", "xen", "bhyve", "vz", "test")
 _WITHOUT_COMMANDS: Final = ("", "unix", "tcp", "tls")
 _OF_THE_SYSTEM: Final = ("", "/", "/system", "/default")
 _TRANSPORTS: Final = ("tls", "tcp", "ssh", "unix", "ext", "libssh", "libssh2")

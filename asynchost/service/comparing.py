@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from asynchost.accounting import DEFAULT_POLICY
 from asynchost.database.checkup import read_rows
 from asynchost.errors import AmbiguousRowError, AsynchostError, UnavailableError
 from asynchost.hypervisor.uri import is_in_process
@@ -36,7 +35,7 @@ async def compare(
 ) -> list[Found]:
     """Look at each host up to three times, until its sides agree.
 
-    A host that a daemon watches is recounted as that daemon counts, unless its policy says
+    A host that a daemon watches is recounted as that daemon was told, but for what was asked for
     otherwise. What cannot be had of one host is its comparison's problem, and keeps nobody from
     the others. Raises :class:`~asynchost.errors.DatabaseRefusedError`.
     """
@@ -81,10 +80,8 @@ async def _look_at(
         key=lambda account: (account.host == called, account.row_id is not None),
         default=None,
     )
-    service_id = host.service_id
-    if daemon is not None and host.policy == DEFAULT_POLICY:
-        host, settings = daemon.config, daemon.settings
-        service_id = host.service_id if service_id is None else service_id
+    if daemon is not None:
+        host, settings = _as_told(host, daemon), daemon.settings
     problems: dict[str, str] = {}
     recount = await _recount(host, settings, daemon, problems)
     comparison = Comparison(
@@ -103,12 +100,26 @@ async def _look_at(
         problems["row"] = "what the host is called there was not known to anybody yet"
         return comparison
     try:
-        rows = await read_rows(credentials.url, {name: service_id}, password=credentials.password)
+        rows = await read_rows(
+            credentials.url, {name: host.service_id}, password=credentials.password
+        )
     except (UnavailableError, AmbiguousRowError) as error:
         problems["row"] = error.message
         return comparison
     row = rows[name]
     return comparison if row is None else replace(comparison, row_id=row.row_id, row=row.values)
+
+
+def _as_told(host: HostConfig, daemon: Account) -> HostConfig:
+    """The host as its daemon was told of it, but for what was asked for otherwise."""
+    asked = {field: getattr(host.policy, field) for field in host.policy_given}
+    return replace(
+        daemon.config,
+        service_id=daemon.service_id if host.service_id is None else host.service_id,
+        policy=replace(daemon.settings.policy, **asked),
+        disk=host.disk,
+        instances_path=host.instances_path,
+    )
 
 
 async def _recount(

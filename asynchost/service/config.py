@@ -45,6 +45,8 @@ class HostConfig:
     """The row's ``service_id``; None adopts the one that the row has, or creates it with 0."""
     policy: Policy = DEFAULT_POLICY
     """What counts on it."""
+    policy_given: frozenset[str] = frozenset()
+    """The policy's fields that were asked for; the others are as they are by default."""
     disk: DiskSource | None = None
     """Where its disk's figures come from; None takes what fits the URI."""
     instances_path: str | None = None
@@ -112,7 +114,14 @@ def parse_hosts(
     names = [name for name, _ in named]
     services = _parse_service_ids(service_ids, names)
     return tuple(
-        HostConfig(uri=uri, name=name, service_id=service, policy=policy, **disk)
+        HostConfig(
+            uri=uri,
+            name=name,
+            service_id=service,
+            policy=Policy(**policy),
+            policy_given=frozenset(policy),
+            **disk,
+        )
         for (name, uri), service, policy, disk in zip(
             named,
             services,

@@ -124,7 +124,7 @@ async def _host(host: HostConfig, settings: MonitorSettings) -> AsyncIterator[Fi
         "rights",
         f"domains listed: {found.domains}, in {_milliseconds(found.list_seconds)}{read}",
     )
-    registered = f"{found.registered} kinds registered"
+    registered = f"{found.registered} kinds registered, as far as the driver sends them"
     if found.missing_events:
         missing = ", ".join(found.missing_events)
         yield Finding(
@@ -244,7 +244,8 @@ def clock(behind_seconds: float) -> Finding:
 def daemons(told: Told) -> Iterator[Finding]:
     """The daemons that run here, and how fresh what they know is."""
     for problem in told.problems:
-        yield Finding(Health.NOTE, "daemon", problem)
+        # Which of them it is, and whose, stands in the problem.
+        yield Finding(Health.NOTE, "daemon", problem, "restart it, or ask as root")
     for account in told.accounts:
         if not account.may_be_looked_at:
             yield Finding(

@@ -27,11 +27,14 @@ def explained(account: Account) -> Iterator[str]:
         return
     yield _line("domain", "state", "vCPUs", "KiB", read="last read", why="why")
     for domain in explanation["domains"]:
+        cost = domain["cost"]
+        counts = any(cost.values())
         yield _line(
             shorten(domain["name"] or domain["uuid"], _NAME),
             _state(domain["state"]),
-            domain["vcpus"],
-            domain["memory_kib"],
+            # What it adds, so that the column is a sum; of one that does not count, what it has.
+            cost["vcpus_used"] if counts else domain["vcpus"],
+            cost["memory_kib_used"] if counts else domain["memory_kib"],
             read=shorten(_read(domain), _READ),
             why=escape(domain["rule"]),
         )

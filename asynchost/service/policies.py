@@ -1,16 +1,16 @@
 """What counts on each host, from the options that say so.
 
-Pure: text in, a policy for each host or an :class:`~asynchost.errors.InvalidSettingError` out.
-Each option is ``[NAME=]VALUE``: for the host that is connected as NAME=URI, else for all. What
-stands before the first ``=`` is the name, so that a value which holds one itself is written with
-a name, or as ``=VALUE``.
+Pure: text in, a policy's fields for each host or an
+:class:`~asynchost.errors.InvalidSettingError` out. Each option is ``[NAME=]VALUE``: for the host
+that is connected as NAME=URI, else for all. What stands before the first ``=`` is the name, so that
+a value which holds one itself is written with a name, or as ``=VALUE``.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from asynchost.accounting import DEFAULT_POLICY, Counted, CountedMemory, Policy
+from asynchost.accounting import DEFAULT_POLICY, Counted, CountedMemory
 from asynchost.errors import InvalidSettingError
 
 _LARGEST = 2**31 - 1
@@ -130,8 +130,9 @@ def by_option(parameters: Mapping[str, Sequence[str]]) -> PolicyOptions:
     return {f"--{name.replace('_', '-')}": values for name, values in parameters.items()}
 
 
-def parse_policies(options: PolicyOptions, names: Sequence[str | None]) -> list[Policy]:
-    """The policy of each host, in the order of ``names``; None is a host without one.
+def parse_policies(options: PolicyOptions, names: Sequence[str | None]) -> list[dict[str, Any]]:
+    """The policy's fields that each host is given, in the order of ``names``; None is a host
+    without one.
 
     A host's own value of an option takes the place of the one for all. Patterns add up; a host
     that has some of its own has no others.
@@ -144,7 +145,7 @@ def parse_policies(options: PolicyOptions, names: Sequence[str | None]) -> list[
         )
         for host, one in zip(names, fields, strict=True):
             one.update(given.get(host if host in given else None, {}))
-    return [Policy(**one) for one in fields]
+    return fields
 
 
 def by_host(

@@ -160,7 +160,7 @@ def diff(
     else:
         for number, (comparison, differing) in enumerate(found):
             _print_lines(compared(comparison, differing), apart=number > 0)
-    if any(comparison.problems for comparison, _ in found):
+    if any(comparison.problems or len(comparison.sides) < 2 for comparison, _ in found):
         return ExitStatus.MUST_MEND
     return ExitStatus.FAULT if any(differing for _, differing in found) else ExitStatus.OK
 

@@ -222,11 +222,14 @@ async def test_many_hosts_are_written_together_and_each_once(database: Database)
         assert sum(log.get("count", 1) for log in logs) == len(hosts)
         together = [log for log in logs if log["event"] == "rows written"]
         assert 0 < len(together) < len(hosts) / 10
-        assert all(len(log["hosts"]) == 10 for log in together)
+        assert all(len(log["rows"]) == 10 for log in together)
         rows = {row["hypervisor_hostname"]: row for row in database.rows()}
         for host in hosts:
             values = named(RowEncoder().encode(host.snapshot()))
             assert {column: rows[host.host][column] for column in values} == values
+        for written in (log["rows"] for log in together):
+            for host, values in written.items():
+                assert values.items() <= rows[host].items()
         assert {fence["seq"] for fence in database.fences()} == {1}
 
 

@@ -31,6 +31,25 @@ async def test_a_look_leaves_nothing_and_sees_everything(
         assert found.keepalive is True
 
 
+async def test_a_domain_that_ends_during_the_look_is_not_the_hosts_fault(
+    libvirtd: PrivateLibvirtd,
+    qemu_connection: libvirt.virConnect,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another one is read, if there is one."""
+    guests.start(qemu_connection, guests.guest_xml("a"))
+    list_domains = Connection.list_domains
+
+    async def list_then_end(connection: Connection) -> dict[str, libvirt.virDomain]:
+        listed = await list_domains(connection)
+        await asyncio.to_thread(guests.remove_all, qemu_connection)
+        return listed
+
+    monkeypatch.setattr(Connection, "list_domains", list_then_end)
+    found = await check_up(libvirtd.uri("qemu"), PROMPT)
+    assert (found.domains, found.read_seconds, found.keepalive) == (1, None, True)
+
+
 async def test_a_driver_inside_the_process_needs_no_keepalive() -> None:
     """There is no connection that could be lost."""
     assert (await check_up("test:///default", PROMPT)).keepalive is None

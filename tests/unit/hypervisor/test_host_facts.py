@@ -1,6 +1,7 @@
 """What a host is, from the capabilities that three drivers really gave.
 
-Xen, which does not run here, is told by the form that its driver gives its document.
+Xen, bhyve and VZ, which do not run here, are told by the form that their drivers give their
+documents.
 """
 
 import xml.etree.ElementTree as ET
@@ -54,6 +55,28 @@ def test_other_drivers_tell_little(driver: str, arch: str, cells: int) -> None:
         "vendor": None,
         "topology": {"cells": cells, "sockets": None, "cores": None, "threads": None},
         "features": [],
+    }
+
+
+def test_bhyve_tells_the_cpu_and_no_cells() -> None:
+    """Its driver never fills in the host's NUMA cells."""
+    assert cpu_info(document("bhyve")) == {
+        "arch": "x86_64",
+        "model": "Broadwell-IBRS",
+        "vendor": "Intel",
+        "topology": {"cells": None, "sockets": 1, "cores": 4, "threads": 2},
+        "features": ["hypervisor", "vmx"],
+    }
+
+
+def test_vz_tells_everything() -> None:
+    """CPU and cells."""
+    assert cpu_info(document("vz")) == {
+        "arch": "x86_64",
+        "model": "SandyBridge-IBRS",
+        "vendor": "Intel",
+        "topology": {"cells": 1, "sockets": 2, "cores": 2, "threads": 1},
+        "features": ["ds", "vmx"],
     }
 
 
@@ -114,7 +137,7 @@ def as_nova_has_it(document: ET.Element) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("driver", ["qemu", "lxc", "test", "xen"])
+@pytest.mark.parametrize("driver", ["qemu", "lxc", "test", "xen", "bhyve", "vz"])
 def test_the_description_has_novas_keys_and_values(driver: str) -> None:
     """Who reads the column needs not know who wrote it."""
     assert cpu_info(document(driver)) == as_nova_has_it(document(driver))
@@ -135,6 +158,16 @@ def test_the_description_has_novas_keys_and_values(driver: str) -> None:
         (
             "xen",
             (("x86_64", "xen", "xen"), ("i686", "xen", "hvm"), ("x86_64", "xen", "hvm")),
+        ),
+        ("bhyve", (("x86_64", "bhyve", "hvm"),)),
+        (
+            "vz",
+            tuple(
+                (arch, hypervisor, mode)
+                for mode in ("hvm", "exe")
+                for arch in ("i686", "x86_64")
+                for hypervisor in ("parallels", "vz")
+            ),
         ),
     ],
 )

@@ -17,7 +17,6 @@ LOCAL = [
     "xen:///system",
     "bhyve:///system",
     "vz:///system",
-    "ch:///system",
 ]
 REMOTE = [
     "qemu+ssh://root@node-1/system",

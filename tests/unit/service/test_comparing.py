@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from asynchost import MonitorSettings, Policy
+from asynchost import DiskSource, MonitorSettings, Policy
+from asynchost.accounting import Counted
 from asynchost.database.checkup import NodeRow
 from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.errors import (
@@ -16,7 +17,7 @@ from asynchost.errors import (
 from asynchost.service import comparing
 from asynchost.service.accounts import Account, Told
 from asynchost.service.comparing import Found, compare
-from asynchost.service.config import HostConfig
+from asynchost.service.config import HostConfig, parse_hosts
 from asynchost.service.credentials import DatabaseCredentials
 from tests.unit.service.known import ROW, account
 
@@ -31,7 +32,7 @@ class World:
         self.daemons: list[Account] = []
         self.recount: Account | Exception = account(pid=None)
         self.rows: list[Mapping[str, Any] | Exception] = [ROW]
-        self.looked_at: list[HostConfig] = []
+        self.watched: list[MonitorSettings] = []
         self.asked_for: list[Mapping[str, int | None]] = []
         monkeypatch.setattr(comparing, "from_daemons", self._from_daemons)
         monkeypatch.setattr(comparing, "look", self._look)
@@ -47,10 +48,10 @@ class World:
         return Told(self.daemons, [], [])
 
     async def _look(
-        self, config: HostConfig, _: MonitorSettings, *, with_disks: bool = False
+        self, config: HostConfig, settings: MonitorSettings, *, with_disks: bool = False
     ) -> Account:
         assert with_disks, "the row holds what they may still take"
-        self.looked_at.append(config)
+        self.watched.append(config.settings(settings))
         if isinstance(self.recount, Exception):
             raise self.recount
         return self.recount
@@ -74,29 +75,44 @@ async def test_sides_that_agree_are_looked_at_once(world: World) -> None:
     """There is nothing to wait for."""
     comparison, differing = await world.compare(HostConfig(URI))
     assert (list(comparison.sides), differing) == (["recount", "row 7"], frozenset())
-    assert len(world.looked_at) == 1
+    assert len(world.watched) == 1
 
 
 async def test_only_what_differs_at_every_look_differs(world: World) -> None:
     """On a busy host a row is behind for a moment; three looks are the most."""
     world.rows = [{**ROW, "vcpus_used": 1, "running_vms": 1}, {**ROW, "running_vms": 1}, ROW]
     assert (await world.compare(HostConfig(URI)))[1] == frozenset()
-    world.looked_at.clear()
+    world.watched.clear()
     world.rows = [{**ROW, "vcpus_used": 1, "running_vms": 1}, {**ROW, "running_vms": 1}]
     assert (await world.compare(HostConfig(URI)))[1] == {"running_vms"}
-    assert len(world.looked_at) == 3
+    assert len(world.watched) == 3
 
 
 async def test_a_recount_counts_as_the_daemon_does(world: World) -> None:
-    """Unless its own policy was given; a service id that was given is asked for."""
-    policy = Policy(reserved_vcpus=2)
-    world.daemons = [account(settings=MonitorSettings(policy=policy), service_id=3)]
-    await world.compare(HostConfig(URI))
-    await world.compare(HostConfig(URI, service_id=9))
-    own = HostConfig(URI, policy=Policy(reserved_vcpus=5))
-    await world.compare(own)
-    assert [one.policy.reserved_vcpus for one in world.looked_at] == [2, 2, 5]
-    assert world.asked_for == [{"node1": 3}, {"node1": 9}, {"node1": None}]
+    """But for what was asked for, be it the default; so for the service id."""
+    settings = MonitorSettings(
+        policy=Policy(count=Counted.DEFINED, reserved_vcpus=2), instances_path="/srv"
+    )
+    world.daemons = [account(settings=settings, service_id=3)]
+    for options in (
+        {},
+        {"service_ids": ["9"]},
+        {"policies": {"--reserved-vcpus": ["0"]}},
+        {"policies": {"--count": ["active"]}, "disks": ["none"]},
+        {"instances_paths": ["/tmp"]},
+    ):
+        await world.compare(*parse_hosts([URI], **options))
+    assert [
+        (one.policy.count, one.policy.reserved_vcpus, one.disk, one.instances_path)
+        for one in world.watched
+    ] == [
+        (Counted.DEFINED, 2, None, "/srv"),
+        (Counted.DEFINED, 2, None, "/srv"),
+        (Counted.DEFINED, 0, None, "/srv"),
+        (Counted.ACTIVE, 2, DiskSource.NONE, "/srv"),
+        (Counted.DEFINED, 2, None, "/tmp"),
+    ]
+    assert world.asked_for == [{"node1": service} for service in (3, 9, 3, 3, 3)]
 
 
 async def test_the_daemon_meant_is_the_one_of_that_name(world: World) -> None:
@@ -148,7 +164,7 @@ async def test_what_another_users_daemon_names_is_not_opened(world: World) -> No
     uri = "qemu+ext:///system?command=/tmp/x"
     world.daemons = [account(host=uri, uri=uri, user=0xFFFE)]
     comparison, differing = await world.compare(HostConfig(uri))
-    assert (world.looked_at, differing) == ([], frozenset())
+    assert (world.watched, differing) == ([], frozenset())
     assert "asynchost diff" in comparison.problems["recount"]
 
 
@@ -157,6 +173,6 @@ async def test_a_host_in_its_daemons_process_is_not_recounted(world: World) -> N
     uri = "test:///default"
     world.daemons = [account(host=uri, uri=uri)]
     comparison, differing = await world.compare(HostConfig(uri))
-    assert (world.looked_at, differing, comparison.problems) == ([], frozenset(), {})
+    assert (world.watched, differing, comparison.problems) == ([], frozenset(), {})
     assert set(comparison.sides) == {"daemon", "row 7"}
     assert set(OWNED_COLUMNS) == set(ROW)

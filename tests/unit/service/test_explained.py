@@ -4,8 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asynchost import MonitorSettings, Policy
+from asynchost.accounting import Accounting
+from asynchost.explanation import Survey, explain
+from asynchost.ledger import Ledger
+from asynchost.model import Observation
+from asynchost.service.accounts import plain
 from asynchost.service.explained import age, explained
 from asynchost.service.terminal import width
+from tests.support.strategies import hypervisor_types, observations, policies
 from tests.unit.service.known import account, cost, domain
 
 
@@ -23,6 +29,25 @@ def test_each_domain_with_what_it_adds_and_why() -> None:
         "  total                          2     131072",
         "  vcpus_used 2, memory_mb_used 128, running_vms 1, current_workload 0",
     ]
+
+
+@given(
+    hypervisor_types, policies, st.lists(observations(), max_size=6, unique_by=lambda one: one.uuid)
+)
+def test_what_the_counted_domains_add_are_the_sums(
+    hypervisor_type: str, policy: Policy, domains: list[Observation]
+) -> None:
+    """Whatever counts of a domain: its maximum memory, or its memory without its vCPUs."""
+    accounting = Accounting(hypervisor_type, policy)
+    ledger = Ledger(accounting)
+    ledger.replace(domains)
+    explanation = explain(ledger, accounting, {}, Survey(tuple(domains)), now=0.0)
+    lines = list(explained(account(explanation=plain(explanation))))
+    numbers = [(int(line[30:35]), int(line[36:46])) for line in lines[2:-1]]
+    *rows, counted, reserved, total = numbers
+    adding = [row for row, line in zip(rows, lines[2:], strict=False) if "not counted" not in line]
+    assert counted == tuple(sum(row[i] for row in adding) for i in (0, 1))
+    assert total == tuple(counted[i] + reserved[i] for i in (0, 1))
 
 
 def test_the_heading_says_who_knows_it_and_since_when() -> None:

@@ -7,16 +7,21 @@ from hypothesis import strategies as st
 from asynchost.accounting import Counted, CountedMemory, Policy
 from asynchost.errors import InvalidSettingError
 from asynchost.service.config import parse_hosts
-from asynchost.service.policies import POLICY_OPTIONS, parse_policies
+from asynchost.service.policies import POLICY_OPTIONS, PolicyOptions, parse_policies
 
 NAMES = ("a", None, "c")
+ALL_OPTIONS = dict.fromkeys(POLICY_OPTIONS, ())
 NUMBER = "give a whole number from 0 to 2147483647"
+
+
+def policies_of(options: PolicyOptions) -> list[Policy]:
+    """Each host's, in the order of their names."""
+    return [Policy(**fields) for fields in parse_policies(options, NAMES)]
 
 
 def test_without_options_every_host_has_the_published_meaning() -> None:
     """So do those that are given nothing."""
-    assert parse_policies({}, NAMES) == [Policy()] * 3
-    assert parse_policies(dict.fromkeys(POLICY_OPTIONS, ()), NAMES) == [Policy()] * 3
+    assert policies_of({}) == policies_of(ALL_OPTIONS) == [Policy()] * 3
 
 
 @pytest.mark.parametrize(
@@ -41,23 +46,23 @@ def test_a_bare_value_is_for_all_hosts_and_a_named_one_for_its_own(
     option: str, value: str, policy: Policy
 ) -> None:
     """The same value, three ways."""
-    assert parse_policies({option: [value]}, NAMES) == [policy] * 3
-    assert parse_policies({option: [f"={value}"]}, NAMES) == [policy] * 3
-    assert parse_policies({option: [f"c={value}"]}, NAMES) == [Policy(), Policy(), policy]
+    assert policies_of({option: [value]}) == [policy] * 3
+    assert policies_of({option: [f"={value}"]}) == [policy] * 3
+    assert policies_of({option: [f"c={value}"]}) == [Policy(), Policy(), policy]
 
 
 @given(st.permutations(["4", "c=0", "a=1"]))
 def test_a_hosts_own_value_outranks_the_one_for_all(values: list[str]) -> None:
     """In whatever order they are given; one option does not touch another."""
-    policies = parse_policies({"--reserved-vcpus": values, "--count": ["defined"]}, NAMES)
+    policies = policies_of({"--reserved-vcpus": values, "--count": ["defined"]})
     assert [policy.reserved_vcpus for policy in policies] == [1, 4, 0]
     assert {policy.count for policy in policies} == {Counted.DEFINED}
 
 
 def test_patterns_add_up_and_a_host_with_its_own_has_no_others() -> None:
     """Both lists, in the order given."""
-    policies = parse_policies(
-        {"--only": ["web-*", "a=x", "db-*", "a=y"], "--except": ["*-old", "c=tmp"]}, NAMES
+    policies = policies_of(
+        {"--only": ["web-*", "a=x", "db-*", "a=y"], "--except": ["*-old", "c=tmp"]}
     )
     assert [policy.include for policy in policies] == [
         ("x", "y"),
@@ -78,7 +83,7 @@ def test_patterns_add_up_and_a_host_with_its_own_has_no_others() -> None:
 )
 def test_a_pattern_may_hold_an_equals_sign(text: str, includes: list[tuple[str, ...]]) -> None:
     """What stands before the first one is a host's name, or nothing."""
-    policies = parse_policies({"--only": [text]}, NAMES)
+    policies = policies_of({"--only": [text]})
     assert [policy.include for policy in policies] == includes
 
 
