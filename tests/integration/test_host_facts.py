@@ -65,3 +65,22 @@ async def test_capabilities_that_do_not_come_are_asked_for_at_the_next_audit(
             assert refused == asked
             assert monitor.facts is not None
             assert monitor.facts.vcpus == 2
+
+
+async def test_memory_that_comes_and_goes_is_noticed_at_the_audit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As that of a hypervisor which is itself ballooned; the CPUs are the same all the time."""
+    settings = MonitorSettings(audit_interval_seconds=0, second_resync_seconds=0)
+    async with HostMonitor("test:///default", settings=settings) as monitor:
+        await monitor.get_host_stats()
+        told = libvirt.virConnect.getInfo
+        for memory_mb in (4096, 2048):
+            monkeypatch.setattr(
+                libvirt.virConnect,
+                "getInfo",
+                lambda one, memory_mb=memory_mb: [told(one)[0], memory_mb, *told(one)[2:]],
+            )
+            await monitor.audit()
+            assert monitor.facts is not None
+            assert (monitor.facts.vcpus, monitor.facts.memory_mb) == (16, memory_mb)

@@ -14,13 +14,14 @@ from dataclasses import replace
 import libvirt
 import pytest
 
-from asynchost import Drift, HostMonitor
+from asynchost import Drift, HostMonitor, Usage
+from asynchost.accounting import DOMAIN_0_UUID
 from tests.integration.pipeline import EVENTS_ONLY, Pipeline, monitor_agrees, pipeline
 from tests.support import guests
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.mariadb import Database
 from tests.support.recount import Totals
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_equal
 
 NO_SECOND_LOOK = replace(EVENTS_ONLY, look_again_seconds=3600)
 """Not even the look-again after a start, which would hide an event that was lost."""
@@ -58,6 +59,24 @@ async def test_an_audit_returns_what_changed_in_silence(
         assert await host.monitor.audit() == []
         assert host.monitor.status.drift == 3
     del first, second, third
+
+
+async def test_xens_domain_0_is_read_again_at_every_event_of_its_host(
+    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes room for a guest without an event of its own. Xen does not run here: this is the
+    test driver under its name, with a domain that has Domain-0's UUID."""
+    monkeypatch.setattr(libvirt.virConnect, "getType", lambda _: "Xen")
+    sizes = {"memory_kib": 65536, "max_memory_kib": 65536}
+    xml = guests.guest_xml("Domain-0", uuid=DOMAIN_0_UUID, vcpus=4, kind="test", **sizes)
+    domain_0 = guests.start(test_connection, xml)
+    guest = guests.start(test_connection, silent_guest("guest"))
+    async with HostMonitor(libvirtd.uri("test"), settings=NO_SECOND_LOOK) as monitor:
+        assert monitor.usage == Usage(1, 65536 + 4096, 1, 0)
+        domain_0.setMemory(32768)
+        guest.suspend()
+        await eventually_equal(lambda: monitor.usage, Usage(1, 32768 + 4096, 1, 0))
+    del domain_0, guest
 
 
 async def test_a_connect_learns_by_one_call_why_domains_are_paused(

@@ -410,11 +410,14 @@ def test_what_an_audit_corrects_is_drift(
     assert drift.likely_cause
     assert ready.state.status().drift == 1
     (line,) = ready.logged("drift corrected")
-    assert (line["uuid"], line["field"], line["likely_cause"]) == (
-        observation.uuid,
-        field,
-        drift.likely_cause,
-    )
+    assert {name: line.get(name) for name in ("uuid", "domain", "field", "before", "after")} == {
+        "uuid": observation.uuid,
+        "domain": observation.name,
+        "field": field,
+        "before": before,
+        "after": after,
+    }
+    assert (line["age_seconds"], line["likely_cause"]) == (drift.age_seconds, drift.likely_cause)
     assert [change.cause for change in ready.changes] == [Cause.AUDIT]
 
 
