@@ -45,6 +45,11 @@ class Agenda:
         return len(self._background if background else self._urgent)
 
     @property
+    def urgent(self) -> tuple[str, ...]:
+        """The domains that events marked and that wait, in their order."""
+        return tuple(self._urgent)
+
+    @property
     def in_flight(self) -> int:
         """How many domains were taken and are not done."""
         return len(self._in_flight)

@@ -9,8 +9,9 @@ A read that hangs holds its connection's only thread until libvirt answers; mean
 connections read the domains that libvirt still answers for. They are closed when they are no
 longer needed.
 
-Memory: up to six spare connections. libvirtd has twenty workers for all its clients; a host with
-more locked domains than these lanes hold waits until one of them is answered.
+Memory: up to six spare connections. libvirtd has twenty workers for all its clients, and each
+read that hangs takes one. On a host with more locked domains than these lanes hold, what else
+events mark waits until one of them is answered, and is named until then.
 """
 
 import asyncio
@@ -58,6 +59,10 @@ class Lane:
         return self._late_seconds >= _HELD_SECONDS or any(
             call.abandoned for call in self.connection.thread.in_flight
         )
+
+    def hangs(self, seconds: float) -> bool:
+        """Whether it has been held for so long."""
+        return self._late_seconds >= seconds or (self.held and self._late_seconds == 0)
 
     @property
     def free(self) -> bool:
@@ -178,6 +183,10 @@ class ReadLanes:
         if own.free:
             return own
         return next((lane for lane in self._spares if lane.free), None) if own.held else None
+
+    def hang(self, seconds: float) -> bool:
+        """Whether there is none left for what events mark, and has been none for so long."""
+        return all(lane.hangs(seconds) for lane in (self.events, *self._spares))
 
     def tend(self) -> None:
         """Open a spare connection when one is missing, close those not needed any more."""

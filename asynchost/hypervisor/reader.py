@@ -36,6 +36,9 @@ _LOOK_GRID: Final = 0.25
 _RETRY_BOUND_SECONDS: Final = 30.0
 _MOST_DOUBLINGS: Final = 10
 _MOST_SPENT: Final = 1000
+_UNREACHED: Final = (
+    "the reads of others hang, and no further connection is opened to read it through"
+)
 _IN_POSTCOPY: Final = (DomainState.RUNNING, RUNNING_POSTCOPY)
 
 
@@ -343,6 +346,9 @@ class Reader:
                 self._call_stuck(uuid)
         self._lanes.tend()
         self.pump()
+        if self._agenda.waiting(background=False) and self._lanes.hang(self._deadline_seconds):
+            for uuid in self._agenda.urgent:
+                self._sink.unreadable(uuid, _UNREACHED, stuck=False)
 
     def _call_stuck(self, uuid: str) -> None:
         self.stuck.add(uuid)

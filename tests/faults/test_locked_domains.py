@@ -14,7 +14,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from asynchost import HostMonitor, HypervisorUnavailableError, NotReadyError
+from asynchost import DiskSource, HostMonitor, HypervisorUnavailableError, NotReadyError
 from tests.faults.scenes import FAULTS, RECOVERY_SECONDS, Scene, scene
 from tests.integration.pipeline import monitor_agrees, totals_of
 from tests.support import guests
@@ -299,3 +299,51 @@ async def test_a_process_ends_though_a_read_hangs(private_libvirtd: Make, how: s
                 program.kill()
                 await program.wait()
             await held.go_on(lock)
+
+
+async def test_what_more_locked_domains_than_connections_hold_up_is_named(
+    private_libvirtd: Make,
+) -> None:
+    """The locked one that is not even asked, and a healthy one that changes; until one answers."""
+    daemon = private_libvirtd(hooks=True)
+    with (
+        held_guests(daemon, 8) as held,
+        locking(daemon, held.names, "release") as lock,
+        daemon.connection() as connection,
+    ):
+        await asyncio.to_thread(held.start)
+        beside = connection.lookupByName("beside")
+        uuid = beside.UUIDString()
+        async with HostMonitor(daemon.uri(), settings=SETTINGS) as monitor:
+            await held.end_up_locked(lock)
+            await eventually(lambda: set(monitor.status.unreadable) == held.uuids)
+            assert monitor.status.held_threads >= 7
+            before = monitor.usage
+            await asyncio.to_thread(beside.createWithFlags, libvirt.VIR_DOMAIN_START_PAUSED)
+            await eventually(lambda: uuid in monitor.status.unreadable)
+            assert monitor.usage == before
+            assert lock.waiting() == set(held.names), "still locked"
+            await held.go_on(lock)
+            await monitor_agrees(monitor, connection)
+            await eventually(lambda: monitor.status.unreadable == {}, RECOVERY_SECONDS)
+            await eventually(lambda: monitor.status.held_threads == 0, RECOVERY_SECONDS)
+        del beside
+
+
+async def test_a_thread_that_outlives_its_monitor_is_counted(private_libvirtd: Make) -> None:
+    """As long as its read hangs; closing does not wait for it."""
+    daemon = private_libvirtd(hooks=True)
+    # Whose threads would be held as well.
+    settings = replace(
+        SETTINGS, disk=DiskSource.NONE, audit_interval_seconds=0, second_resync_seconds=0
+    )
+    with held_guests(daemon, 1) as held, locking(daemon, held.names, "release") as lock:
+        await asyncio.to_thread(held.start)
+        async with HostMonitor(daemon.uri(), settings=settings) as monitor:
+            await held.end_up_locked(lock)
+            await eventually(lambda: monitor.snapshot().stuck == held.uuids)
+            assert monitor.status.held_threads == 1
+        assert lock.waiting() == set(held.names), "still locked"
+        assert monitor.status.held_threads == 1
+        await held.go_on(lock)
+        await eventually(lambda: monitor.status.held_threads == 0, RECOVERY_SECONDS)

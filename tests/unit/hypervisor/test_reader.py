@@ -327,6 +327,22 @@ async def test_other_domains_are_read_through_a_spare_connection(
     await eventually_equal(lambda: len(list(reader._lanes)), 2)
 
 
+async def test_what_no_connection_is_left_for_is_named(
+    reader: Reader, sink: Sink, gated: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before those that hang are stuck; and it is read as soon as one of them answers."""
+    monkeypatch.setattr("asynchost.hypervisor.read_lanes._MOST_SPARES", 0)
+    stuck = gated("stuck")
+    happens(reader, event(stuck))
+    await eventually(stuck.entered.is_set)
+    happens(reader, event(Domain(TEST_UUID)))
+    await eventually(lambda: ("failed", TEST_UUID) in sink.told)
+    assert sink.told[0] == ("stuck", "stuck")
+    assert set(sink.told[1:]) == {("failed", TEST_UUID)}
+    stuck.gate.set()
+    await eventually_equal(lambda: sink.told[-2:], [("observed", "stuck"), ("observed", TEST_UUID)])
+
+
 async def test_a_read_that_fails_is_repeated(reader: Reader, sink: Sink) -> None:
     """Soon, and never taken for "gone"; the test driver's own domain stands in the second time."""
     domain = Domain(TEST_UUID)
