@@ -7,7 +7,7 @@ second way to count, which is ``tests/support/recount.py``.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import libvirt
@@ -23,6 +23,10 @@ EVENTS_ONLY = MonitorSettings(
 )
 """No audit and no second listing: what is right in the end was right by events. The file system
 of /proc has no size and never changes, so no disk figure moves under a test's feet."""
+
+NO_SECOND_LOOK = replace(EVENTS_ONLY, look_again_seconds=3600)
+"""Not even the look-again after a start: it would hide an event that was lost, and may come before
+the audit that is to find what came without one."""
 
 AT_ONCE = WriterSettings(quiet_seconds=0, maximum_delay_seconds=0)
 

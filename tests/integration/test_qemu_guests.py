@@ -16,7 +16,13 @@ import libvirt
 import pytest
 
 from asynchost import Cause, Drift, HostMonitor
-from tests.integration.pipeline import EVENTS_ONLY, monitor_agrees, pipeline, totals_of
+from tests.integration.pipeline import (
+    EVENTS_ONLY,
+    NO_SECOND_LOOK,
+    monitor_agrees,
+    pipeline,
+    totals_of,
+)
 from tests.support import guests
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.mariadb import Database
@@ -258,7 +264,7 @@ async def test_an_audit_finds_added_vcpus(
 ) -> None:
     """libvirt sends no event: counted, returned, published and logged as drift, with its cause."""
     caplog.set_level("INFO", "asynchost.monitor")
-    async with pipeline(libvirtd.uri(), database) as host:
+    async with pipeline(libvirtd.uri(), database, NO_SECOND_LOOK) as host:
         guest = await asyncio.to_thread(
             guests.start, qemu_connection, guests.guest_xml("grower", vcpus=1, max_vcpus=4)
         )

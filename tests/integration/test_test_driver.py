@@ -16,15 +16,18 @@ import pytest
 
 from asynchost import Drift, HostMonitor, Usage
 from asynchost.accounting import DOMAIN_0_UUID
-from tests.integration.pipeline import EVENTS_ONLY, Pipeline, monitor_agrees, pipeline
+from tests.integration.pipeline import (
+    EVENTS_ONLY,
+    NO_SECOND_LOOK,
+    Pipeline,
+    monitor_agrees,
+    pipeline,
+)
 from tests.support import guests
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.mariadb import Database
 from tests.support.recount import Totals
 from tests.support.waiting import eventually, eventually_equal
-
-NO_SECOND_LOOK = replace(EVENTS_ONLY, look_again_seconds=3600)
-"""Not even the look-again after a start, which would hide an event that was lost."""
 
 
 def silent_guest(name: str) -> str:
