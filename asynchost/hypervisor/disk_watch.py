@@ -35,7 +35,7 @@ _LEAST_SPACING_SECONDS: Final = 1.0
 class DiskWatch:
     """The readings of one host's disk.
 
-    ``tell`` is given the figures, or None with the reason where they cannot be had;
+    ``tell`` is given the figures, the last ones with the reason where they cannot be had, or None;
     ``tell_unread``, the domains with a disk that cannot be read, by UUID, each with the reason.
     While ``events_wait``, which is whether what events marked waits to be read, disks do so too.
     """
@@ -101,9 +101,9 @@ class DiskWatch:
                 reason = f"{self._path} does not answer"
             else:
                 self._space_known.set()
-                if unread is not None:
-                    self._least = None if growth is None else self._space.available_bytes - growth
-            self._tell(self._usage() if reason is None else None, reason)
+            if unread is not None and self._space is not None:  # as it was read last
+                self._least = None if growth is None else self._space.available_bytes - growth
+            self._tell(self._usage(), reason)
             if unread is not None:
                 self._tell_unread(unread)
             await self._until_due()

@@ -70,7 +70,7 @@ class SourceSink(ReadSink, Protocol):
         """What the host is, or that it has changed."""
 
     def disk_read(self, disk: DiskUsage | None, reason: str | None) -> None:
-        """The disk's figures; None with the reason where they cannot be had."""
+        """The disk's figures; where they cannot be had, the last ones or None, and the reason."""
 
     def disks_unreadable(self, reasons: Mapping[str, str]) -> None:
         """The domains with a disk that cannot be read, by UUID, each with the reason."""

@@ -18,7 +18,8 @@ import libvirt_qemu
 import pytest
 
 from asynchost import DiskSource, HostMonitor, MonitorSettings
-from asynchost.hypervisor import domain_disks, overcommit_watch
+from asynchost.hypervisor import disk_watch, domain_disks, overcommit_watch
+from asynchost.hypervisor.disk import DiskUnknownError, Space, read_local
 from asynchost.hypervisor.domain_disks import Place
 from asynchost.overcommit import DiskReading
 from tests.integration.pipeline import DEADLINE_SECONDS, EVENTS_ONLY, pipeline
@@ -298,6 +299,30 @@ async def test_a_disk_that_cannot_be_read_keeps_its_value_or_is_left_out(
     assert len(lines) == 2
     assert str(missing) in lines[0]
     assert str(there) in lines[1]
+
+
+async def test_disks_are_told_of_though_the_space_could_not_be_read_again(
+    libvirtd: PrivateLibvirtd,
+    qemu_connection: libvirt.virConnect,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the space as it was read last: once they are read, their sum is known."""
+    image = qcow2(tmp_path / "a.qcow2", 1)
+    guests.define(qemu_connection, guest_xml("a", disk_xml(image)))
+    spaces: list[Space] = []
+
+    def read_once(path: str) -> Space:
+        if spaces:
+            raise DiskUnknownError("it hangs")
+        spaces.append(read_local(path))
+        return spaces[0]
+
+    monkeypatch.setattr(disk_watch, "read_local", read_once)
+    async with watched(libvirtd.uri(), settings_for(tmp_path)) as monitor:
+        assert monitor.disk is not None
+        expected = spaces[0].available_bytes - growth_bytes(image)
+        assert monitor.disk.available_least_bytes == expected
 
 
 async def test_a_hung_guest_keeps_its_last_value_and_holds_up_nobody(
