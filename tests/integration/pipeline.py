@@ -30,8 +30,9 @@ the audit that is to find what came without one."""
 
 AT_ONCE = WriterSettings(quiet_seconds=0, maximum_delay_seconds=0)
 
-DEADLINE_SECONDS = 20.0
-"""For what takes milliseconds on a machine that has nothing else to do."""
+DEADLINE_SECONDS = 60.0
+"""For what takes milliseconds on a machine that has nothing else to do; a delay between attempts
+to connect may be half of it."""
 
 
 def totals_of(usage: Usage) -> Totals:

@@ -31,7 +31,7 @@ async def eventually(
 
 async def eventually(
     probe: Callable[[], object],
-    deadline_seconds: float = 10.0,
+    deadline_seconds: float = 30.0,
     describe: str = "",
 ) -> object:
     """Call ``probe`` until its value is true, and return that value.
@@ -65,7 +65,7 @@ async def eventually(
 async def eventually_equal(
     probe: Callable[[], object],
     expected: object,
-    deadline_seconds: float = 10.0,
+    deadline_seconds: float = 30.0,
     describe: str = "",
 ) -> None:
     """Wait until ``probe`` returns ``expected``; the failure shows both."""
