@@ -7,7 +7,7 @@ import pytest
 
 from asynchost import Cause, HostMonitor
 from asynchost.agenda import Mark
-from asynchost.hypervisor import batch
+from asynchost.hypervisor import batch, read_lanes
 from asynchost.hypervisor import connection as connection_module
 from tests.integration.pipeline import EVENTS_ONLY, monitor_agrees
 from tests.support import guests
@@ -46,8 +46,9 @@ async def test_a_backlog_is_worked_off_in_small_pieces_and_no_read_waits_behind_
             pieces.append(len(events._received))
             hand_on()
 
-        # However long libvirtd has no processor in between.
+        # However long libvirtd has no processor in between, and however long all of it takes.
         monkeypatch.setattr(connection_module, "_CALM_SECONDS", 2.0)
+        monkeypatch.setattr(read_lanes, "_BACKLOG_SECONDS", 600.0)
         monkeypatch.setattr(batch, "read_domain", watch_read)
         monkeypatch.setattr(events, "_hand_on", watch_piece)
         due = monitor.status.events + 2 * PAIRS
