@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import libvirt
 import pytest
 
 from asynchost import HostFacts, HostMonitor, MonitorSettings
 from asynchost.hypervisor import source
-from asynchost.hypervisor.host_facts import read_facts
+from asynchost.hypervisor.host_facts import read_facts, read_node
 from tests.integration.pipeline import DEADLINE_SECONDS, pipeline
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.mariadb import Database
@@ -53,17 +54,20 @@ async def test_capabilities_that_do_not_come_are_asked_for_at_the_next_audit(
         refused.append(len(refused) == 0)
         if refused[-1]:
             raise libvirt.libvirtError("busy")
-        return read_facts(connection)
+        return replace(read_facts(connection), memory_mb=memory_mb)
 
     settings = MonitorSettings(audit_interval_seconds=0, second_resync_seconds=0)
     async with HostMonitor(daemon.uri("qemu"), settings=settings) as monitor:
         await monitor.get_host_stats()
+        assert monitor.facts is not None
+        # The machine's own memory may change at any moment, and would be one more reason to ask.
+        memory_mb = monitor.facts.memory_mb
+        monkeypatch.setattr(source, "read_node", lambda host: (read_node(host)[0], memory_mb))
         monkeypatch.setattr(source, "read_facts", read)
         await asyncio.to_thread(daemon.see_cpus, "0-1")
         for asked in ([True], [True, False], [True, False]):
             await monitor.audit()
             assert refused == asked
-            assert monitor.facts is not None
             assert monitor.facts.vcpus == 2
 
 
