@@ -121,6 +121,16 @@ def ignore(_: Call) -> None:
     """Nobody waits for the call."""
 
 
+async def given_up(thread: CallThread, run: Callable[[], object], entered: threading.Event) -> None:
+    """Make a call that does not come back in time, though it has begun."""
+    waiting = asyncio.create_task(thread.call(run, 0.02))
+    await asyncio.sleep(0)
+    # The loop stands still until then, and with it the deadline.
+    assert entered.wait(DEADLINE_SECONDS)
+    with pytest.raises(TimeoutError):
+        await waiting
+
+
 @pytest.fixture(autouse=True)
 def no_thread_stays() -> Iterator[None]:
     """Whatever a test did: with its gates open, every thread ends."""
@@ -176,9 +186,7 @@ async def test_a_call_that_outlives_its_deadline_is_abandoned(
 ) -> None:
     """It stays in flight for as long as it holds its thread."""
     call = gate()
-    with pytest.raises(TimeoutError):
-        await thread.call(call, 0.02)
-    assert call.entered.is_set()
+    await given_up(thread, call, call.entered)
     assert (abandoned(thread), len(thread.in_flight)) == (1, 1)
     call.opened.set()
     await eventually_equal(lambda: (abandoned(thread), len(thread.in_flight)), (0, 0))
@@ -191,8 +199,9 @@ async def test_a_loop_that_stood_still_gives_up_no_call(thread: CallThread, gate
     due = asyncio.create_task(thread.call(held, 0.1))
     await asyncio.sleep(0)
     time.sleep(1.0)  # noqa: ASYNC251 - the fault under test
-    threading.Timer(0.1, held.opened.set).start()
     assert await answered == "there"
+    # Both deadlines have been seen to have passed by now.
+    held.opened.set()
     await due
     assert abandoned(thread) == 0
 
@@ -239,16 +248,16 @@ async def test_a_result_that_comes_too_late_is_not_kept(thread: CallThread) -> N
         """Something that can be watched going away."""
 
     kept: list[weakref.ref[Result]] = []
-    opened = threading.Event()
+    entered, opened = threading.Event(), threading.Event()
 
     def late() -> Result:
+        entered.set()
         opened.wait(DEADLINE_SECONDS)
         result = Result()
         kept.append(weakref.ref(result))
         return result
 
-    with pytest.raises(TimeoutError):
-        await thread.call(late, 0.02)
+    await given_up(thread, late, entered)
     opened.set()
     task = asyncio.create_task(thread.call(late, DEADLINE_SECONDS))
     await asyncio.sleep(0)
@@ -271,8 +280,7 @@ async def test_a_result_that_comes_too_late_is_not_kept(thread: CallThread) -> N
 async def test_an_abandoned_call_still_holds_the_thread(thread: CallThread, gate: MakeGate) -> None:
     """One call at a time on one connection; what waited behind it in vain is never made."""
     first = gate()
-    with pytest.raises(TimeoutError):
-        await thread.call(first, 0.02)
+    await given_up(thread, first, first.entered)
     second = gate()
     with pytest.raises(TimeoutError):
         await thread.call(second, 0.02)
@@ -445,8 +453,7 @@ async def test_closing_says_that_a_call_that_must_run_has_not_run_yet(
 ) -> None:
     """The thread has not ended: it goes on to that call when the one that holds it returns."""
     first, second = gate(), gate()
-    with pytest.raises(TimeoutError):
-        await thread.call(first, 0.02)
+    await given_up(thread, first, first.entered)
     thread.submit(Call(second, ignore, must_run=True))
     assert not await thread.aclose(grace_seconds=0)
     first.opened.set()
@@ -458,8 +465,7 @@ async def test_closing_does_not_wait_for_an_abandoned_call(
 ) -> None:
     """It had its time already."""
     call = gate()
-    with pytest.raises(TimeoutError):
-        await thread.call(call, 0.02)
+    await given_up(thread, call, call.entered)
     async with asyncio.timeout(DEADLINE_SECONDS / 2):
         assert not await thread.aclose(grace_seconds=DEADLINE_SECONDS)
 

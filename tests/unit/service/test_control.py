@@ -108,14 +108,15 @@ async def test_a_daemon_that_fails_to_answer_says_so_and_goes_on(tmp_path: Path)
 
 async def test_one_that_is_mute_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And keeps nobody from hearing the others."""
-    monkeypatch.setattr(control, "_ANSWER_SECONDS", 0.2)
+    # Within which the others answer, however busy the machine is.
+    monkeypatch.setattr(control, "_ANSWER_SECONDS", 2.0)
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(str(tmp_path / "mute.sock"))
         mute.listen()
         async with ControlSocket(echo, place(tmp_path)):
             given, (problem,) = await ask_all({}, place(tmp_path))
     assert len(given) == 1
-    assert "mute.sock did not answer within 0.2 s" in problem
+    assert "mute.sock did not answer within 2 s" in problem
 
 
 @pytest.mark.parametrize("words", [b"not json\n", b"\n", b""])
