@@ -3,7 +3,9 @@
 May live here: the files' contents, and the reasons for each line. Must not: processes.
 """
 
+import contextlib
 import grp
+import itertools
 import os
 import pwd
 import socket
@@ -73,11 +75,21 @@ def new_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="asynchost-libvirtd-", dir=parent))
 
 
+_PORTS = range(20_000, 32_768)
+_ports = itertools.count(os.getpid() * 199)
+
+
 def free_tcp_port() -> int:
-    """A TCP port of the loopback address that nobody listens on at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """A TCP port of the loopback address that nobody has, each time another one.
+
+    Below those that the system gives to whoever asks for any, so that none of them is given away
+    before a server listens on it, or while that one is restarted; and processes begin far apart.
+    """
+    for number in itertools.islice(_ports, len(_PORTS)):
+        port = _PORTS[number % len(_PORTS)]
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError(f"all of {_PORTS} are taken")
 
 
 def write_settings(
