@@ -18,6 +18,7 @@ from pymysql.cursors import DictCursor
 from asynchost.database.inspection import apply_schema
 from asynchost.database.private_server import PrivateMariaDB
 from tests.support.libvirtd_settings import free_tcp_port
+from tests.support.waiting import eventually
 
 __all__ = [
     "Database",
@@ -38,6 +39,8 @@ class Database:
         self.server = server
         self.name = name
         self.url = server.url(name)
+        self._own: set[tuple[int | None, int]] = set()
+        """The test's own connections, each with the server's process: another one counts anew."""
 
     def connect(self) -> "pymysql.Connection[DictCursor]":
         """A connection of the test's own, with autocommit, to be closed by the test.
@@ -60,6 +63,7 @@ class Database:
         except BaseException:
             door.close()
             raise
+        self._own.add((self.server.pid, connection.thread_id()))
         return connection
 
     def execute(self, statement: str) -> list[dict[str, Any]]:
@@ -88,9 +92,17 @@ class Database:
         return self.execute("SELECT * FROM asynchost_fence ORDER BY node, service")
 
     def connections(self) -> list[int]:
-        """The ids of the other connections to this database."""
-        listed = self.execute("SHOW PROCESSLIST")
-        return [row["Id"] for row in listed if row["db"] == self.name and not row["Info"]]
+        """The ids of the connections to this database that are not the test's own.
+
+        One that was closed stays in the server's list for as long as the server takes to notice.
+        """
+        listed = [row["Id"] for row in self.execute("SHOW PROCESSLIST") if row["db"] == self.name]
+        return [number for number in listed if (self.server.pid, number) not in self._own]
+
+    async def only_connection(self) -> int:
+        """The id of the one connection that is left once all that were closed are gone."""
+        (number,) = await eventually(lambda: len(one := self.connections()) == 1 and one)
+        return number
 
     def insert_node(self, **columns: object) -> int:
         """A row as some other program would have left it; returns its id."""

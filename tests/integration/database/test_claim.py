@@ -14,6 +14,7 @@ from asynchost.database.url import DatabaseUrl
 from asynchost.errors import AmbiguousRowError, RowConflictError
 from asynchost.testing import FakeHost
 from tests.support.mariadb import Database
+from tests.support.waiting import eventually
 
 RACERS = 8
 HOSTS = 20
@@ -185,6 +186,8 @@ async def test_a_claim_whose_session_dies_leaves_nothing(database: Database) -> 
     await session.write("START TRANSACTION")
     await session.write(take_fences({FenceKey("node", "0"): 0}, "dead"))
     session.abort()
+    # With it goes its lock, which a claim would wait for no longer than a second.
+    await eventually(lambda: database.connections() == [])
     claimed = await claim_once(database, wanted())
     assert (claimed.how, claimed.term) == (How.CREATED, 1)
 

@@ -115,8 +115,8 @@ async def test_an_old_connection_is_replaced_between_two_writes(database: Databa
         host = FakeHost("n1")
         attachment = writer.attach(host)
         await writer.flush()
-        before = database.connections()
-        await eventually(lambda: not set(database.connections()) & set(before), 30)
+        before = await database.only_connection()
+        await eventually(lambda: before not in database.connections(), 30)
         host.start()
         await writer.flush()
         assert database.row()["vcpus_used"] == 1

@@ -22,7 +22,6 @@ from tests.support.waiting import eventually
 SETTINGS = WriterSettings(
     quiet_seconds=0,
     maximum_delay_seconds=0,
-    statement_deadline_seconds=2,
     backoff_initial_seconds=0.02,
     backoff_maximum_seconds=0.1,
     renewal_interval_seconds=0.1,
@@ -159,8 +158,7 @@ async def test_a_node_that_lags_and_catches_up_makes_no_row_of_two_states(
         await writer.flush()
         ((late,), (guard,)) = database.rows(), database.fences()
         door.unlink()
-        for session in database.connections():
-            database.execute(f"KILL {session}")
+        database.execute(f"KILL {await database.only_connection()}")
         restore(database, TABLES)
         host.set_disk(None)
         with closing(database.connect()) as node, node.cursor() as applier:
