@@ -68,6 +68,8 @@ class Plan:
     seed: int
     calm_seconds: float = 1.5
     """The longest pause between two faults of a kind."""
+    least_faults: int = 0
+    """It goes on beyond its time until there were so many, however slow the machine is."""
     server: Mapping[str, Fault[Any]] = field(default_factory=lambda: SERVER)
     network: Mapping[str, Fault[Any]] = field(default_factory=lambda: NETWORK)
 
@@ -219,7 +221,9 @@ def _blocks() -> int:
 async def _weather(there: Scene, plan: Plan, report: Report) -> None:
     """Moves and faults until the time is over; every fault has mended itself by the end."""
     began, before = time.monotonic(), there.load.changes
-    there.ended = lambda: time.monotonic() - began >= plan.seconds
+    there.ended = lambda: (
+        time.monotonic() - began >= plan.seconds and report.faults.total() >= plan.least_faults
+    )
     moving = asyncio.create_task(there.load.run())
     try:
         await asyncio.gather(

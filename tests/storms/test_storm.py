@@ -18,7 +18,8 @@ SEED = 20
 
 async def test_what_must_hold_does_in_a_short_storm() -> None:
     """Ten seconds of everything: nothing older over anything newer, and every row right after."""
-    report = await storm(Plan(10, hosts=100, rate=1000, seed=SEED, calm_seconds=0.5))
+    plan = Plan(10, hosts=100, rate=1000, seed=SEED, calm_seconds=0.5, least_faults=10)
+    report = await storm(plan)
     assert report.faults.total() >= 10
     assert report.sampled > 0
 
@@ -54,7 +55,7 @@ async def test_a_naive_writer_is_caught(
     """A write that was held back in the network lands after a newer one; one whose answer was
     lost is added a second time."""
     only = {name: each for name, each in faults.NETWORK.items() if name == fault}
-    plan = Plan(2, hosts=5, rate=100, seed=SEED, calm_seconds=0.1, server={}, network=only)
+    plan = Plan(*(2, 5, 100, SEED), calm_seconds=0.1, least_faults=3, server={}, network=only)
     with pytest.raises(InvariantError, match=violation) as caught:
         await storm(plan, lambda url: writer(url, settings=HURRIED))
     assert caught.value.violations[0].startswith(f"seed {SEED}")
