@@ -1,5 +1,6 @@
 """User code is type-checked as its author would: strictly, against the package as it stands."""
 
+import os
 import subprocess
 import sys
 from importlib.resources import files
@@ -34,7 +35,8 @@ def test_user_code_is_checked_strictly(
     """
     configuration = tmp_path / "mypy.ini"
     configuration.write_text(CONFIGURATION)
-    cache = request.config.cache.mkdir("mypy")
+    # Two that check at once do not share one.
+    cache = request.config.cache.mkdir(f"mypy-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}")
     checked = subprocess.run(
         [
             sys.executable,
