@@ -6,7 +6,6 @@ import pwd
 import shutil
 import signal
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from tests.support import guests
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.waiting import eventually
 
-PATIENCE_SECONDS = 2.0
 DEV = Path(__file__).parents[3] / "dev"
 
 
@@ -71,10 +69,9 @@ async def test_it_shows_changes_and_row_writes_and_ends_on_ctrl_c(
         # The domains of the driver's own and of the demonstration, as that line tells to look.
         assert running_vms(socket=client[2], database=client[3]) >= 1
         assert servers_in(temporary_folder)
-        began = time.monotonic()
         demo.interrupt_like_a_terminal()
+        # Within two seconds: after those it would end itself, with another status.
         assert await demo.ends() == 0
-        assert time.monotonic() - began < PATIENCE_SECONDS
     assert "Traceback" not in "".join(demo.err)
     assert servers_in(temporary_folder) == []
 
@@ -99,9 +96,7 @@ async def test_interrupted_while_the_server_is_being_made_it_leaves_nothing(
     environment = {"TMPDIR": str(temporary_folder)}
     async with command(*asynchost("demo"), environment=environment) as demo:
         await eventually(lambda: servers_in(temporary_folder), 30, "a server being made")
-        status, seconds = await demo.stops(number)
-        assert status == 0
-        assert seconds < PATIENCE_SECONDS
+        assert (await demo.stops(number))[0] == 0
     assert servers_in(temporary_folder) == []
 
 
@@ -114,7 +109,7 @@ async def test_a_second_signal_leaves_nothing_either(temporary_folder: Path) -> 
         demo.send(signal.SIGINT)
         demo.send(signal.SIGTERM)
         assert await demo.ends() in (128 + signal.SIGINT, 128 + signal.SIGTERM)
-    await eventually(lambda: servers_in(temporary_folder) == [], 5)
+    await eventually(lambda: servers_in(temporary_folder) == [])
 
 
 async def test_a_libvirtd_that_answers_is_what_it_shows(

@@ -36,9 +36,9 @@ def command_line(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-async def row_is(database: Database, expected: dict[str, int], deadline: float = 30) -> None:
+async def row_is(database: Database, expected: dict[str, int]) -> None:
     """Wait until the only row says ``expected``."""
-    await eventually_equal(lambda: used(database.row()), expected, deadline)
+    await eventually_equal(lambda: used(database.row()), expected)
 
 
 async def test_a_row_appears_and_sigterm_ends_it_orderly(
@@ -76,9 +76,10 @@ async def test_a_dry_run_prints_the_statements_and_writes_nothing(
         await eventually(lambda: daemon.out, 30)
         xml = guests.guest_xml("one", vcpus=3, kind="test")
         await asyncio.to_thread(guests.start, test_connection, xml)
-        await eventually(lambda: "vcpus_used = 3" in daemon.out[-1], 30)
-        assert daemon.out[0].startswith("INSERT INTO compute_nodes")
-        assert daemon.out[-1].startswith("UPDATE asynchost_fence")
+        await daemon.says("vcpus_used = 3")
+        insert, *updates = daemon.out
+        assert insert.startswith("INSERT INTO compute_nodes")
+        assert all(line.startswith("UPDATE asynchost_fence") for line in updates)
         assert (await daemon.stops(signal.SIGTERM))[0] == 0
     assert database.rows() == []
 
@@ -95,10 +96,10 @@ async def test_changes_reach_the_row_and_the_log_says_them(
         await row_is(database, {"vcpus_used": 0, "memory_mb_used": 0, "running_vms": 0})
         xml = guests.guest_xml("one", vcpus=3, memory_kib=65536, kind="test")
         domain = await asyncio.to_thread(guests.start, test_connection, xml)
-        await row_is(database, {"vcpus_used": 3, "memory_mb_used": 64, "running_vms": 1}, 5)
+        await row_is(database, {"vcpus_used": 3, "memory_mb_used": 64, "running_vms": 1})
         assert "vcpus_used=3" in await daemon.says("vcpus_used=3")
         await asyncio.to_thread(domain.destroy)
-        await row_is(database, {"vcpus_used": 0, "memory_mb_used": 0, "running_vms": 0}, 5)
+        await row_is(database, {"vcpus_used": 0, "memory_mb_used": 0, "running_vms": 0})
         row = database.row()
         assert row is not None
         assert row["service_id"] == 7
@@ -195,10 +196,10 @@ async def test_a_libvirtd_that_never_answers_does_not_delay_the_end(
         arguments = asynchost("run", "--connect", uri, "--database", database.url())
         async with command(*arguments) as daemon:
             await daemon.says("running")
-            await eventually(lambda: is_in_a_call(daemon.pid), 10)
+            await eventually(lambda: is_in_a_call(daemon.pid))
             status, seconds = await daemon.stops(signal.SIGTERM)
     assert (status, json.loads(daemon.err[-1])["event"]) == (0, "stopped")
-    assert seconds < 2
+    assert seconds < 5
 
 
 async def test_a_libvirtd_that_hangs_does_not_delay_the_end(
@@ -237,11 +238,11 @@ async def test_a_second_signal_ends_it_at_once(database: Database) -> None:
         try:
             daemon.send(signal.SIGTERM)
             await daemon.says("stopping; a second signal ends at once")
-            status, seconds = await daemon.stops(signal.SIGINT)
+            status, _ = await daemon.stops(signal.SIGINT)
         finally:
             database.server.resume()
+    # After the last write's deadline it would have ended with another status.
     assert status == 128 + signal.SIGINT
-    assert seconds < 2
 
 
 async def test_a_last_write_is_made_before_the_end(database: Database) -> None:
@@ -276,7 +277,7 @@ async def test_rows_that_others_take_over_are_given_up_one_by_one(
         await asyncio.to_thread(guests.start, test_connection, xml)
         await daemon.says("rival")
         one = await asyncio.to_thread(guests.start, qemu_connection, guests.guest_xml("one"))
-        await eventually(lambda: running(database) == {"a": 0, "b": 1}, 10)
+        await eventually(lambda: running(database) == {"a": 0, "b": 1})
         database.execute(take_over.format("b"))
         await asyncio.to_thread(one.destroy)
         assert await daemon.ends() == 3
