@@ -84,7 +84,8 @@ async def test_what_a_server_says_of_itself(database: Database) -> None:
     assert "MariaDB" in server.version
     assert server.account.endswith("@localhost")
     assert not server.tls
-    assert abs(server.behind) < timedelta(seconds=1)
+    # Of a process that is held up between two looks, the one in the middle tells little.
+    assert abs(server.behind) < timedelta(minutes=1)
 
 
 async def test_what_is_missing_is_told_with_its_statement(database: Database) -> None:
