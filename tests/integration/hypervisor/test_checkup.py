@@ -46,7 +46,7 @@ async def test_a_domain_that_ends_during_the_look_is_not_the_hosts_fault(
         return listed
 
     monkeypatch.setattr(Connection, "list_domains", list_then_end)
-    found = await check_up(libvirtd.uri("qemu"), PROMPT)
+    found = await check_up(libvirtd.uri("qemu"), SETTINGS)
     assert (found.domains, found.read_seconds, found.keepalive) == (1, None, True)
 
 
