@@ -3,9 +3,7 @@
 May live here: the files' contents, and the reasons for each line. Must not: processes.
 """
 
-import contextlib
 import grp
-import itertools
 import os
 import pwd
 import socket
@@ -75,21 +73,20 @@ def new_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="asynchost-libvirtd-", dir=parent))
 
 
-_PORTS = range(20_000, 32_768)
-_ports = itertools.count(os.getpid() * 199)
-
-
 def free_tcp_port() -> int:
-    """A TCP port of the loopback address that nobody has, each time another one.
+    """A TCP port of the loopback address that nobody listens on.
 
-    Below those that the system gives to whoever asks for any, so that none of them is given away
-    before a server listens on it, or while that one is restarted; and processes begin far apart.
+    It is given to nobody else, neither for another server nor for a client's end of a connection,
+    until this process ends: a server may come late to it, and may be started anew.
     """
-    for number in itertools.islice(_ports, len(_PORTS)):
-        port = _PORTS[number % len(_PORTS)]
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise AssertionError(f"all of {_PORTS} are taken")
+    # Bound and never listening, it does not hinder a server that may use an address again, as
+    # every server of the tests does.
+    keeper = socket.socket()
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.bind(("127.0.0.1", 0))
+    port: int = keeper.getsockname()[1]
+    keeper.detach()
+    return port
 
 
 def write_settings(
@@ -139,7 +136,7 @@ def _write_sasl_user(folder: Path, password: str) -> None:
     (folder / "libvirt.conf").write_text(f"mech_list: scram-sha-256\nsasldb_path: {folder}/users\n")
     command = ["saslpasswd2", "-f", str(folder / "users"), "-a", "libvirt", "-p", "-c", "monitor"]
     subprocess.run(
-        command, input=password, text=True, check=True, env={"PATH": search_path()}, timeout=10
+        command, input=password, text=True, check=True, env={"PATH": search_path()}, timeout=60
     )
 
 
