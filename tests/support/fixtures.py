@@ -96,5 +96,8 @@ def _clean_connection(
 
 def _capabilities(request: pytest.FixtureRequest) -> Path:
     # Kept between runs: libvirt checks by itself whether it still holds, and asking QEMU takes
-    # it more than a second.
-    return request.config.cache.mkdir("libvirt-capabilities")
+    # it more than a second. One for each of the processes that tests may be spread over: two
+    # daemons that find out the same at the same time write to one file, and the one that then
+    # cannot rename it starts no guest.
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    return request.config.cache.mkdir(f"libvirt-capabilities-{worker}")
