@@ -36,8 +36,8 @@ def small_disk(folder: Path, mebibytes: int) -> Iterator[None]:
 
 
 def fill(ballast: Path) -> None:
-    """Write until there is no space left."""
-    with ballast.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(MIB // 64))
-    assert shutil.disk_usage(ballast.parent).free == 0
+    """Write until there is no space left, also of what others give back meanwhile."""
+    with ballast.open("wb", buffering=0) as file:
+        while shutil.disk_usage(ballast.parent).free:
+            with suppress(OSError):
+                file.write(bytes(MIB // 64))
