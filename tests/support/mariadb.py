@@ -56,7 +56,7 @@ class Database:
                 database=self.name,
                 autocommit=True,
                 cursorclass=DictCursor,
-                read_timeout=10,
+                read_timeout=60,
                 defer_connect=True,
             )
             connection.connect(door)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-STOP_DEADLINE_SECONDS = 10.0
+STOP_DEADLINE_SECONDS = 60.0
 
 HIDDEN_FOLDERS = ("/run", "/var/lib", "/var/cache", "/var/log")
 """What ``namespace.sh`` covers with empty folders."""

@@ -20,7 +20,7 @@ from typing import Any, Self
 WHOLE_BYTES = 65536
 """How much is forwarded at once by default."""
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time at all
-_DEADLINE_SECONDS = 10.0
+_DEADLINE_SECONDS = 60.0
 
 
 class Waylaid:
