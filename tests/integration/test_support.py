@@ -162,8 +162,14 @@ async def test_a_locked_guest_blocks_its_reads_and_every_listing(
 ) -> None:
     """While a guest is locked, a listing on another connection waits; a healthy guest answers."""
     daemon = private_libvirtd(hooks=True)
-    with daemon.connection() as connection, daemon.connection() as other:
-        healthy = guests.start(connection, guests.guest_xml("healthy"))
+    # One for each: of two calls at once on one connection, the second can hang in the client
+    # until the first one returns.
+    with (
+        daemon.connection() as connection,
+        daemon.connection() as other,
+        daemon.connection() as third,
+    ):
+        healthy = guests.start(third, guests.guest_xml("healthy"))
         held = guests.define(connection, guests.guest_xml("held"))
         if operation == "release":
             held.create()
