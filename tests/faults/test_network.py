@@ -5,7 +5,6 @@ monitor's back, over the daemon's own socket.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from functools import partial
 import libvirt
 import pytest
 
-from asynchost import Cause, Change, HostMonitor, MonitorSettings
+from asynchost import Cause, Change, HostMonitor, MonitorSettings, Usage
 from asynchost.backoff import Backoff
 from asynchost.hypervisor import source
 from tests.faults.scenes import FAULTS, scene
@@ -23,13 +22,13 @@ from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.mariadb import Database
 from tests.support.proxy import Proxy
 from tests.support.recount import Totals, recount_over
-from tests.support.waiting import eventually
+from tests.support.waiting import DEADLINE_SECONDS, eventually
 from tests.support.workload import Workload
 
 KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_COUNT = 1, 2
 NOTICED_WITHIN_SECONDS = KEEPALIVE_INTERVAL_SECONDS * (KEEPALIVE_COUNT + 1)
-LATENESS_SECONDS = 2.0
-"""What a busy machine may add."""
+LATENESS_SECONDS = 10.0
+"""What a busy machine may add. By default, keepalive would take twenty."""
 
 SETTINGS = MonitorSettings(
     audit_interval_seconds=0,
@@ -39,6 +38,9 @@ SETTINGS = MonitorSettings(
     instances_path="/proc",
 )
 """No audit: what is right in the end was right by events and by the resync."""
+
+CALM = replace(SETTINGS, keepalive_interval_seconds=60)
+"""Nothing is noticed by keepalive, and nothing is too slow for it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Network:
             )
             return truth
 
-        return await eventually(agree, 20.0, "fresh, with the totals of a recount")
+        return await eventually(agree, describe="fresh, with the totals of a recount")
 
 
 @pytest.fixture
@@ -91,10 +93,26 @@ async def watched(
         yield monitor
 
 
-async def stale_after(monitor: HostMonitor, broken_at: float) -> float:
-    """Wait until the monitor says that it is stale; the seconds from ``broken_at`` on."""
-    await eventually(lambda: not monitor.status.fresh, 30.0, "stale")
-    return time.monotonic() - broken_at
+@asynccontextmanager
+async def becomes_stale(
+    monitor: HostMonitor, within_seconds: float = DEADLINE_SECONDS
+) -> AsyncIterator[list[Usage]]:
+    """Wait, after the block, until the monitor has said that it is stale; its totals then.
+
+    It may be fresh again an instant later.
+    """
+    frozen: list[Usage] = []
+
+    def look() -> None:
+        if not monitor.status.fresh:
+            frozen.append(monitor.usage)
+
+    remove = monitor.add_listener(look)
+    try:
+        yield frozen
+        await eventually(lambda: frozen, within_seconds, "stale")
+    finally:
+        remove()
 
 
 async def resync_change(changes: AsyncIterator[Change]) -> Change:
@@ -110,14 +128,13 @@ async def test_a_cut_connection_is_noticed_at_once_and_made_anew(
     network: Network, how: Callable[[Proxy], None]
 ) -> None:
     """Stale at once, fresh again over a new connection, and one change for what was missed."""
-    async with watched(network) as monitor:
+    async with watched(network, CALM) as monitor:
         changes = monitor.changes()
         generation = monitor.status.generation
-        # Nothing comes through while the guests change, so only the resync can tell of them.
-        network.proxy.hold()
-        broken_at = time.monotonic()
-        how(network.proxy)
-        assert await stale_after(monitor, broken_at) < NOTICED_WITHIN_SECONDS
+        async with becomes_stale(monitor):
+            # Nothing comes through while the guests change, so only the resync can tell of them.
+            network.proxy.hold()
+            how(network.proxy)
         assert monitor.usage.vcpus_used == 2, "frozen"
         assert monitor.status.stale_seconds is not None
         network.start_guest("second", vcpus=3)
@@ -135,12 +152,10 @@ async def test_a_half_open_connection_is_noticed_within_the_keepalive_time(
 ) -> None:
     """Neither side is told anything: only the unanswered keepalive tells."""
     async with watched(network) as monitor:
-        broken_at = time.monotonic()
-        network.proxy.silence()
-        network.start_guest("second", vcpus=3)
-        noticed = await stale_after(monitor, broken_at)
-        assert noticed < NOTICED_WITHIN_SECONDS + LATENESS_SECONDS
-        assert monitor.usage.vcpus_used == 2, "frozen"
+        async with becomes_stale(monitor, NOTICED_WITHIN_SECONDS + LATENESS_SECONDS) as frozen:
+            network.proxy.silence()
+            network.start_guest("second", vcpus=3)
+        assert frozen[0].vcpus_used == 2
         await network.agrees(monitor)
         assert monitor.usage.vcpus_used == 5
 
@@ -152,11 +167,9 @@ async def test_a_half_open_connection_is_noticed_in_the_middle_of_reads(network:
         network.start_guest("second", vcpus=3)
         audit = asyncio.create_task(monitor.audit())
         await asyncio.sleep(0)
-        broken_at = time.monotonic()
-        network.proxy.silence()
-        network.proxy.release()
-        noticed = await stale_after(monitor, broken_at)
-        assert noticed < NOTICED_WITHIN_SECONDS + LATENESS_SECONDS
+        async with becomes_stale(monitor, NOTICED_WITHIN_SECONDS + LATENESS_SECONDS):
+            network.proxy.silence()
+            network.proxy.release()
         outcome = (await asyncio.gather(audit, return_exceptions=True))[0]
         assert isinstance(outcome, Exception), outcome
         await network.agrees(monitor)
@@ -169,10 +182,10 @@ async def test_a_half_open_connection_is_noticed_during_the_resync(network: Netw
     network.proxy.hold()
     await monitor.start()
     try:
-        await eventually(lambda: network.proxy.accepted == 2)
+        await eventually(lambda: network.proxy.accepted >= 2)
         network.proxy.silence()
         network.proxy.release()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await monitor.ready()
         await network.agrees(monitor)
     finally:
@@ -181,7 +194,7 @@ async def test_a_half_open_connection_is_noticed_during_the_resync(network: Netw
 
 async def test_delayed_bytes_only_delay(network: Network) -> None:
     """A slow network: the same connection, the same totals, later."""
-    async with watched(network) as monitor:
+    async with watched(network, CALM) as monitor:
         generation = monitor.status.generation
         network.proxy.delay_seconds = 0.1
         for number in range(10):
@@ -192,9 +205,7 @@ async def test_delayed_bytes_only_delay(network: Network) -> None:
 
 async def test_a_pause_shorter_than_keepalive_only_delays(network: Network) -> None:
     """All bytes held for a while and then let go at once: no reconnect, nothing lost."""
-    # Long enough that nothing but the release ends the wait.
-    settings = replace(SETTINGS, keepalive_interval_seconds=30)
-    async with watched(network, settings) as monitor:
+    async with watched(network, CALM) as monitor:
         generation = monitor.status.generation
         network.proxy.hold()
         for number in range(200):
@@ -209,7 +220,7 @@ async def test_a_pause_shorter_than_keepalive_only_delays(network: Network) -> N
 async def test_messages_in_single_bytes_are_put_together(network: Network) -> None:
     """However a message is torn, nothing waits for more of it on the loop."""
     network.proxy.piece_bytes = 1
-    async with watched(network) as monitor:
+    async with watched(network, CALM) as monitor:
         for number in range(5):
             network.start_guest(f"torn-{number}")
         await network.agrees(monitor)
@@ -240,7 +251,7 @@ async def test_a_connection_that_breaks_at_any_byte_of_its_beginning_is_made_ane
                 guest.destroy()
             else:
                 guest.create()
-            await eventually(lambda: tried(accepted), 30.0)  # noqa: B023
+            await eventually(lambda: tried(accepted))  # noqa: B023
             network.proxy.reset_after_bytes += 41
         assert network.proxy.accepted > 20
         assert network.proxy.reset_after_bytes > 500
@@ -301,8 +312,8 @@ async def test_bytes_that_come_late_under_a_workload(
     how: Callable[[Proxy], None],
 ) -> None:
     """Everything takes longer, over the one connection, and ends true."""
-    daemon = private_libvirtd(listen_tcp=True)
-    settings = replace(FAULTS, call_deadline_seconds=5.0, keepalive_interval_seconds=10)
+    daemon = private_libvirtd(listen_tcp=True, drops_the_silent=False)
+    settings = replace(FAULTS, call_deadline_seconds=5.0, keepalive_interval_seconds=60)
     with Proxy(daemon.tcp_port) as proxy:
         uri = daemon.tcp_uri(port=proxy.port)
         async with scene(daemon, database, Workload(daemon, seed), settings, uri=uri) as here:
