@@ -8,7 +8,7 @@ in by ``tests/support/qmp_stand_in.py``, since a driver for virtio-mem would be 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import libvirt
 import pytest
@@ -16,7 +16,7 @@ import pytest
 from asynchost import Cause, HostMonitor
 from asynchost.hypervisor.domain_events import EVENTS
 from tests.faults.scenes import EVENTS_ONLY
-from tests.faults.test_guests import DIMM_KIB, WITHOUT_LOOK_AGAIN
+from tests.faults.test_guests import DIMM_KIB, PATIENT, WITHOUT_LOOK_AGAIN
 from tests.integration.pipeline import pipeline
 from tests.support import guests
 from tests.support.ballooning import balloon_guest_xml, dimm_xml, write_boot_disk
@@ -30,9 +30,6 @@ MIB = 1024
 OWN = guests.QEMU_GUEST_KIB // MIB
 DIMM = DIMM_KIB // MIB
 VIRTIO_MB = 128
-
-PATIENT = replace(EVENTS_ONLY, look_again_seconds=0.2)
-"""A module's event can come before its number."""
 
 
 @dataclass
