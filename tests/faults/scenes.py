@@ -22,7 +22,7 @@ KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_COUNT = 1, 2
 KEEPALIVE_SECONDS = KEEPALIVE_INTERVAL_SECONDS * (KEEPALIVE_COUNT + 1)
 """After so long in silence a connection is dead."""
 
-LATENESS_SECONDS = 3.0
+LATENESS_SECONDS = 10.0
 """What a busy machine may add to a time that is promised."""
 
 FAULTS = MonitorSettings(
@@ -40,7 +40,10 @@ FAULTS = MonitorSettings(
 EVENTS_ONLY = replace(FAULTS, audit_interval_seconds=0, second_resync_seconds=0)
 """Neither audit nor second resync: what is right in the end was right by other means."""
 
-RECOVERY_SECONDS = 20.0
+CALM = replace(FAULTS, keepalive_interval_seconds=30)
+"""For a connection that must not be lost: libvirtd, too, may have to wait for a processor."""
+
+RECOVERY_SECONDS = 60.0
 """For a reconnect after a second or two without libvirtd: the backoff may add some seconds."""
 
 
@@ -105,7 +108,7 @@ class Scene:
         """Wait until the workload has carried out so many more actions."""
         target = self.workload.actions + actions
         await eventually(
-            lambda: self.workload.actions >= target, 60.0, f"{actions} more random actions"
+            lambda: self.workload.actions >= target, 120.0, f"{actions} more random actions"
         )
 
     async def without_daemon(self, end: Callable[[], None]) -> None:
@@ -118,12 +121,11 @@ class Scene:
         await asyncio.to_thread(end)
         self.workload.resume()
 
-    async def fresh(self, generation: int | None = None) -> None:
-        """Wait until the totals are kept again (over the connection of that number)."""
+    async def fresh(self, generation: int = 1) -> None:
+        """Wait until the totals are kept again, over the connection of that number or a later
+        one: a daemon that has just come up may be too slow for the first."""
         await eventually(
-            lambda: (
-                self.monitor.status.fresh and generation in (None, self.monitor.status.generation)
-            ),
+            lambda: self.monitor.status.fresh and self.monitor.status.generation >= generation,
             RECOVERY_SECONDS,
             f"fresh again, generation {generation}",
         )
