@@ -24,13 +24,12 @@ async def test_a_locked_domain_is_in_its_hosts_explanation(
         await asyncio.to_thread(held.start)
         async with HostMonitor(daemon.uri(), settings=SETTINGS) as monitor:
             (uuid,) = held.uuids
-            before = await monitor.explain()
+            before = await eventually(lambda: explained_in_full(monitor))
             # The one that is only defined is not in the totals, but in their explanation.
             assert [(one.name, one.cost.vcpus_used) for one in before.domains] == [
                 ("held0", 2),
                 ("beside", 0),
             ]
-            assert before.incomplete is None
             await held.end_up_locked(lock)
             await eventually(lambda: uuid in monitor.status.unreadable, describe="stuck")
             during = await monitor.explain()
@@ -51,6 +50,7 @@ async def test_a_locked_domain_is_in_its_hosts_explanation(
             )
 
 
-async def explained_in_full(monitor: HostMonitor) -> Explanation | None:
+async def explained_in_full(monitor: HostMonitor) -> Explanation:
     explanation = await monitor.explain()
-    return explanation if explanation.incomplete is None else None
+    assert explanation.incomplete is None
+    return explanation
