@@ -279,6 +279,7 @@ class Lane:
                 found=shown(edit.found),
                 wanted=shown(edit.wanted),
                 put_right=edit.repaired,
+                edits=attachment.foreign_edits,
             )
         elif verdict is Verdict.REMOVED:
             self._log.warning(

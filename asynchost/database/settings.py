@@ -41,11 +41,14 @@ class WriterSettings:
     renewal_interval_seconds: float = 60.0
     """How often the writer says that it still watches hosts whose rows do not change. A reader
     may take a host for unwatched after three of them."""
+    read_back_interval_seconds: float = 60.0
+    """How often each row is read back, to find what others have changed in it: by default as often
+    as hosts are audited. A sign of life goes with it, so both come after the shorter time."""
     connection_age_seconds: float = 3600.0
     """A connection is replaced, between two writes, when it is about as old as this: so a moved
     name, a better server that came back and a load balancer's choice are followed. 0: never."""
     on_foreign_edit: OnForeignEdit = OnForeignEdit.REPAIR
-    """What to do when somebody else has changed a row; each row is read back with every renewal."""
+    """What to do when somebody else has changed a row; see ``read_back_interval_seconds``."""
     beside_nova: bool = False
     """Whether to claim a row that a nova-compute keeps, as far as Nova's table tells."""
     when_fenced: WhenFenced = WhenFenced.EXIT

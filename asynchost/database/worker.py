@@ -284,7 +284,9 @@ class Worker:
 
     @property
     def _renewal_gap_seconds(self) -> float:
-        return self._settings.renewal_interval_seconds / self._renewal_slices
+        settings = self._settings
+        interval = min(settings.renewal_interval_seconds, settings.read_back_interval_seconds)
+        return interval / self._renewal_slices
 
     async def _renew(self, lane: Lane) -> None:
         """Say that some hosts are watched, and mend what others did to rows that do not change.

@@ -17,8 +17,11 @@ _NOT_RUN: Final = (
     "run it in a thread (virEventRunDefaultImpl), or do not register it",
 )
 _REFUSES_THREADS: Final = (
-    "this program's own libvirt event loop fails in threads, as libvirtaio's in debug mode",
-    "do not register it, or turn debug mode off",
+    (
+        "this program's own libvirt event loop fails in threads: libvirtaio's does in debug mode,"
+        " and once its asyncio loop has ended"
+    ),
+    "do not register it, or turn debug mode off and keep to one asyncio.run",
 )
 
 

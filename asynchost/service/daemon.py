@@ -23,7 +23,7 @@ from asynchost import (
 from asynchost.database.attachment import Attachment
 from asynchost.errors import ConfigurationError, FencedError
 from asynchost.service.accounts import Watched, answer
-from asynchost.service.config import RunConfig
+from asynchost.service.config import AUDIT_INTERVAL_SECONDS, RunConfig
 from asynchost.service.control import ControlSocket
 from asynchost.service.credentials import DatabaseCredentials
 from asynchost.service.stopping import Stop
@@ -32,6 +32,9 @@ _log = structlog.get_logger("asynchost.service")
 
 _LOOK_SECONDS = 1.0
 """How often to look at the other hosts once one is lost. Nobody waits for it."""
+
+_SHORTEST_READ_BACK_SECONDS = 1.0
+"""A shorter audit's interval is a host's matter, and not the database's."""
 
 Beside = Callable[[Sequence[HostMonitor]], Coroutine[Any, Any, None]]
 
@@ -73,6 +76,7 @@ async def run(
                     quiet_seconds=config.quiet_seconds,
                     maximum_delay_seconds=config.maximum_delay_seconds,
                     shutdown_deadline_seconds=shutdown_deadline_seconds,
+                    read_back_interval_seconds=_read_back_interval_seconds(config),
                     on_foreign_edit=config.on_foreign_edit,
                     when_fenced=config.when_fenced,
                     beside_nova=config.beside_nova,
@@ -132,6 +136,12 @@ async def _first_end(*coroutines: Coroutine[Any, Any, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _read_back_interval_seconds(config: RunConfig) -> float:
+    """A row that somebody else changed is put right within an audit interval, as the totals are."""
+    audit = config.monitor.audit_interval_seconds
+    return max(audit, _SHORTEST_READ_BACK_SECONDS) if audit else AUDIT_INTERVAL_SECONDS
 
 
 def _print(statement: str) -> None:

@@ -221,49 +221,52 @@ async def test_a_thousand_transient_domains_leave_nothing_behind(
         assert await monitor.audit() == []
 
 
+@pytest.mark.parametrize(("kind", "many"), [("test", 50), ("qemu", 5)])
 async def test_a_domain_that_vanishes_before_its_read_counts_nothing(
-    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect
+    libvirtd: PrivateLibvirtd, request: pytest.FixtureRequest, kind: guests.Kind, many: int
 ) -> None:
     """The event comes, the read finds nobody: that is gone, not an error."""
-    async with HostMonitor(libvirtd.uri("test"), settings=SETTINGS) as monitor:
-        for number in range(50):
+    connection: libvirt.virConnect = request.getfixturevalue(f"{kind}_connection")
+    async with HostMonitor(libvirtd.uri(kind), settings=SETTINGS) as monitor:
+        for number in range(many):
             # On the loop, so that the read begins only when the domain is no more.
-            guest = test_connection.createXML(
-                guests.guest_xml(f"short-{number}", vcpus=2, kind="test")
-            )
+            guest = connection.createXML(guests.guest_xml(f"short-{number}", vcpus=2, kind=kind))
             guest.destroy()
             del guest
             await asyncio.sleep(0)
-        await eventually(lambda: monitor.status.events >= 100)
+        await eventually(lambda: monitor.status.events >= 2 * many)
         await eventually(lambda: monitor.usage.running_vms == 0)
         assert monitor.status.unreadable == {}
         assert await monitor.audit() == []
 
 
+@pytest.mark.parametrize(("kind", "last"), [("test", 29), ("qemu", 5)])
 async def test_a_uuid_reused_while_its_event_waits_counts_as_the_new_domain(
-    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect
+    libvirtd: PrivateLibvirtd, request: pytest.FixtureRequest, kind: guests.Kind, last: int
 ) -> None:
     """Transient, persistent, renamed, larger: what bears the UUID when it is read is counted."""
+    connection: libvirt.virConnect = request.getfixturevalue(f"{kind}_connection")
     uuid = guests.new_uuid()
-    async with HostMonitor(libvirtd.uri("test"), settings=SETTINGS) as monitor:
-        for number in range(1, 30):
+    async with HostMonitor(libvirtd.uri(kind), settings=SETTINGS) as monitor:
+        for number in range(1, last + 1):
+            size = 16 + number
             xml = guests.guest_xml(
-                f"heir-{number}", uuid, vcpus=number, memory_kib=number * 1024, kind="test"
+                f"heir-{number}", uuid, vcpus=number, memory_kib=size * 1024, kind=kind
             )
             # On the loop: all these events wait while the UUID passes on.
-            guest = guests.start(test_connection, xml, persistent=number % 2 == 0)
-            expected = await asyncio.to_thread(recount_over, test_connection)
-            assert expected == Totals(number, number, 1, 0)
+            guest = guests.start(connection, xml, persistent=number % 2 == 0)
+            expected = await asyncio.to_thread(recount_over, connection)
+            assert expected == Totals(number, size, 1, 0)
             if number % 3 == 0:  # otherwise the next one comes before this one's read
                 await eventually(lambda: monitor.usage.vcpus_used == number)  # noqa: B023
-            if number < 29:
+            if number < last:
                 guest.destroy()
                 if number % 2 == 0:
                     guest.undefine()
             del guest
-        await eventually(lambda: monitor.usage.vcpus_used == 29)
+        await eventually(lambda: monitor.usage.vcpus_used == last)
         usage = monitor.usage
-        assert (usage.memory_mb_used, usage.running_vms) == (29, 1)
+        assert (usage.memory_mb_used, usage.running_vms) == (16 + last, 1)
         assert monitor.status.unreadable == {}
         assert await monitor.audit() == []
 

@@ -412,6 +412,7 @@ async def test_a_habit_of_somebody_elses_is_told_and_no_more_put_right(database:
             assert database.row()["vcpus_used"] == 78
         told = [log for log in logs if log["event"] == "row changed by another program"]
         assert [log["put_right"] for log in told] == [True, True, True, False]
+        assert [log["edits"] for log in told] == [1, 2, 3, 4]
         assert told[3]["found"] == {"vcpus_used": 78, "memory_mb": 6}
         host.start(vcpus=1)
         await used_is(5)

@@ -27,7 +27,7 @@ class WillingLane:
 
     def __init__(self) -> None:
         self.claimed = 0
-        self.renewals = self.looks = 0
+        self.renewals = self.read_back = self.looks = 0
         self.restless: set[Attachment] = set()
         """Hosts that have changed again when they are written."""
 
@@ -59,6 +59,7 @@ class WillingLane:
                 host.told(sign)
 
     async def reconcile(self, _: Iterable[Attachment]) -> list[Attachment]:
+        self.read_back += 1
         return []
 
     async def aclose(self) -> None:
@@ -122,6 +123,15 @@ async def test_signs_of_life_are_given_while_there_is_always_something_to_write(
     """Each at its time, or hosts that do not change would look dead."""
     async with restless(lane, monkeypatch, 0.05):
         await eventually(lambda: lane.renewals >= 5)
+
+
+async def test_rows_are_read_back_more_often_than_signs_of_life_are_due(lane: WillingLane) -> None:
+    """If so asked; what others may wait for before they take over is another interval."""
+    settings = replace(AT_ONCE, renewal_interval_seconds=3600, read_back_interval_seconds=0.01)
+    async with ComputeNodeWriter("mysql://u@h/db", settings=settings) as writer:
+        writer.attach(FakeHost("n1"))
+        await eventually(lambda: lane.read_back >= 5)
+        assert lane.renewals >= 5
 
 
 async def test_closing_does_not_wait_for_hosts_that_are_always_due(

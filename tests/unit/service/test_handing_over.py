@@ -1,6 +1,7 @@
 """What the command line says reaches the library: every option, and none in another's place."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -120,12 +121,20 @@ async def test_the_configuration_is_in_the_settings_of_monitor_and_writer(
             quiet_seconds=0.25,
             maximum_delay_seconds=2.5,
             shutdown_deadline_seconds=1.5,
+            read_back_interval_seconds=30.0,
             on_foreign_edit=OnForeignEdit.REPORT,
             when_fenced=WhenFenced.WAIT,
             beside_nova=True,
         ),
     }
     assert handed == expected
+
+
+@pytest.mark.parametrize(("audit", "read_back"), [(0, 60), (0.1, 1), (7, 7), (600, 600)])
+def test_rows_are_read_back_as_often_as_hosts_are_audited(audit: float, read_back: float) -> None:
+    """Not more often than every second, and also where there is no audit."""
+    config = replace(CONFIG, monitor=MonitorSettings(audit_interval_seconds=audit))
+    assert daemon._read_back_interval_seconds(config) == read_back
 
 
 def test_nothing_in_the_configuration_is_as_by_default() -> None:
