@@ -143,8 +143,6 @@ class Session:
             )
         for statement in _INIT:
             await self.write(statement)
-        if self.is_mariadb:
-            await self.write(f"SET idle_transaction_timeout = {_CLAIM_SECONDS}")
 
     @property
     def url(self) -> DatabaseUrl:

@@ -4,11 +4,15 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import libvirt
 import pytest
 
-from asynchost import WriterSettings
+from asynchost import Cause, HostMonitor, WriterSettings
+from asynchost.agenda import Mark
+from asynchost.hypervisor.connection import Connection
+from asynchost.hypervisor.reader import Reader
 from tests.integration.pipeline import AT_ONCE, EVENTS_ONLY, pipeline
 from tests.support import guests
 from tests.support.libvirtd import PrivateLibvirtd
@@ -72,6 +76,39 @@ async def test_an_idle_host_is_audited_and_not_written(
         assert host.row() == row
         assert private_database.fences()[0]["seq"] == fence["seq"]
         assert host.monitor.status.drift == 0
+
+
+async def test_an_audits_reads_are_spread_over_its_interval(
+    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In chunks, each at its time and none before it; a listing is no reason to be late."""
+    for number in range(70):
+        guests.start(test_connection, guests.guest_xml(f"g{number}", kind="test"))
+    loop = asyncio.get_running_loop()
+    listed: list[float] = []
+    read: list[tuple[float, int]] = []
+    list_domains, read_all = Connection.list_domains, Reader.read_all
+
+    async def listing(connection: Connection) -> dict[str, libvirt.virDomain]:
+        listed.append(loop.time())
+        return await list_domains(connection)
+
+    async def reading(reader: Reader, uuids: list[str], mark: Mark, *more: Any) -> None:
+        if mark.cause is Cause.AUDIT and uuids:
+            read.append((loop.time(), len(uuids)))
+        await read_all(reader, uuids, mark, *more)
+
+    monkeypatch.setattr(Connection, "list_domains", listing)
+    monkeypatch.setattr(Reader, "read_all", reading)
+    settings = replace(EVENTS_ONLY, audit_interval_seconds=2.0)
+    async with HostMonitor(libvirtd.uri("test"), settings=settings) as monitor:
+        await eventually(lambda: monitor.status.audits >= 1)
+    sizes = [size for _, size in read[:5]]
+    assert sizes == [16, 16, 16, 16, 6]
+    spread = 0.8 * settings.audit_interval_seconds
+    for number, (at, _) in enumerate(read[:5]):
+        # The interval's beginning is a moment before the listing.
+        assert at >= listed[0] + spread * number / len(sizes) - 0.05
 
 
 async def test_only_the_columns_that_differ_are_written(

@@ -20,6 +20,7 @@ from asynchost import (
     NotReadyError,
     WriterSettings,
 )
+from asynchost.backoff import Backoff
 from asynchost.hypervisor.source import Source
 from tests.integration.pipeline import (
     DEADLINE_SECONDS,
@@ -129,6 +130,39 @@ async def test_changes_behind_a_restart_are_one_change(
         (change,) = [change async for change in changes]
     assert (change.cause, change.generation, change.uuid) == (Cause.RESYNC, 2, None)
     assert (totals_of(change.before), totals_of(change.after)) == (BEFORE, Totals(6, 32, 2, 0))
+
+
+async def test_after_a_connect_the_backoff_begins_anew(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next loss is followed by an attempt as soon as the first one was."""
+    drawn: list[tuple[Backoff, float]] = []
+    ended: list[Backoff] = []
+    next_delay, reset = Backoff.next_delay, Backoff.reset
+
+    def draw(backoff: Backoff) -> float:
+        drawn.append((backoff, next_delay(backoff)))
+        return 0.05
+
+    def end(backoff: Backoff) -> None:
+        ended.append(backoff)
+        reset(backoff)
+
+    def delays() -> list[float]:
+        return [delay for backoff, delay in drawn if backoff is ended[0]]  # the facts have one, too
+
+    monkeypatch.setattr(Backoff, "next_delay", draw)
+    monkeypatch.setattr(Backoff, "reset", end)
+    monkeypatch.setattr("asynchost.hypervisor.source.random", lambda: 1.0)
+    async with HostMonitor(door.uri, settings=EVENTS_ONLY) as monitor:
+        for connects in (1, 2):
+            await eventually(lambda: len(ended) >= connects, DEADLINE_SECONDS)  # noqa: B023
+            drawn.clear()
+            await asyncio.to_thread(door.daemon.kill)
+            await eventually(lambda: len(delays()) >= 3, DEADLINE_SECONDS)
+            assert delays()[:3] == [0.5, 1.0, 2.0]
+            await come_back(door.daemon)
+        await eventually(lambda: monitor.status.fresh, DEADLINE_SECONDS)
 
 
 async def test_a_reconnect_that_finds_nothing_new_changes_and_writes_nothing(
