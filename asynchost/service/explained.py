@@ -28,7 +28,7 @@ def explained(account: Account) -> Iterator[str]:
     yield _line("domain", "state", "vCPUs", "KiB", read="last read", why="why")
     for domain in explanation["domains"]:
         cost = domain["cost"]
-        counts = any(cost.values())
+        counts = not domain["rule"].startswith("not counted")
         yield _line(
             shorten(domain["name"] or domain["uuid"], _NAME),
             _state(domain["state"]),

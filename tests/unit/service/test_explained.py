@@ -1,13 +1,13 @@
 """An account as text: every domain, the sums, nothing unescaped, eighty columns."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asynchost import MonitorSettings, Policy
-from asynchost.accounting import Accounting
+from asynchost.accounting import DOMAIN_0_UUID, Accounting
 from asynchost.explanation import Survey, explain
 from asynchost.ledger import Ledger
-from asynchost.model import Observation
+from asynchost.model import DomainState, Observation
 from asynchost.service.accounts import plain
 from asynchost.service.explained import age, explained
 from asynchost.service.terminal import width
@@ -31,6 +31,11 @@ def test_each_domain_with_what_it_adds_and_why() -> None:
     ]
 
 
+@example(
+    "Xen",
+    Policy(),
+    [Observation(DOMAIN_0_UUID, "Domain-0", 0, DomainState.RUNNING, 0, None, 1, 0, 1024)],
+)
 @given(
     hypervisor_types, policies, st.lists(observations(), max_size=6, unique_by=lambda one: one.uuid)
 )
