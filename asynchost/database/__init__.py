@@ -8,8 +8,8 @@ Three layers, each importing only those above it. Pure: ``url``, ``classify``, `
 ``refusal``, ``settings``, ``status``, ``rows``, ``statements``, ``identity``, ``acknowledged``,
 ``foreign_edits``, ``records``, ``vigil``, ``attachment``, ``pending``, ``plan``; and ``tls``, which
 reads certificates. Acting through one session: ``session``, ``endpoints``, ``layout``,
-``inspection``, ``claim``, ``claims``, ``lane``, ``dry_lane``, ``checkup``. Deciding when:
-``alarm``, ``outage``, ``worker``, ``writer``. ``private_server`` stands beside them.
+``inspection``, ``finding``, ``claim``, ``claims``, ``lane``, ``dry_lane``, ``checkup``. Deciding
+when: ``alarm``, ``outage``, ``worker``, ``writer``. ``private_server`` stands beside them.
 """
 
 from asynchost.database.attachment import Attachment

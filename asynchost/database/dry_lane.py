@@ -1,7 +1,7 @@
 """A lane that shows each statement instead of carrying it out.
 
-The session may only read: the server itself would refuse anything else. Rows are looked up, not
-claimed, so an agent that writes them goes on undisturbed.
+The session may only read: the server itself would refuse anything else. Rows are found as a claim
+finds them, and not claimed, so an agent that writes them goes on undisturbed.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from asynchost.database import statements
 from asynchost.database.attachment import Attachment
 from asynchost.database.claims import Setback
-from asynchost.database.identity import Candidate, Claim, How, choose
+from asynchost.database.finding import find
+from asynchost.database.identity import Claim, How
 from asynchost.database.lane import Lane
 from asynchost.database.layout import Layout
 from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.database.session import Session
 from asynchost.database.statements import FenceKey, RowWrite
-from asynchost.errors import ConfigurationError
+from asynchost.errors import AmbiguousRowError, NovaOwnsRowError
 from asynchost.log import get_logger
 
 
@@ -57,29 +58,25 @@ class DryLane(Lane):
             wanted = attachment.wanted()
             if wanted is None:
                 continue
-            rows = await self._session.query(statements.live_rows([wanted.name]))
-            candidates = [Candidate(*row) for _, *row in rows]
             try:
-                found = choose(wanted.name, candidates, wanted.service_id)
-            except ConfigurationError as error:
+                (found,) = await find(self._session, [wanted], self._layout)
+            except (AmbiguousRowError, NovaOwnsRowError) as error:
                 attachment.fail(error)
                 get_logger("asynchost.database").error(
                     "row refused", host=attachment.host, reason=error.message
                 )
                 continue
-            service_id = wanted.service_id or 0
-            if found is None:
+            if found.row is None:
                 # An id that no row has, and that tells the hosts apart.
                 self._next_id -= 1
                 row_id, how, values = self._next_id, How.CREATED, dict(wanted.values)
-                filling = self._layout.filling(wanted.name, wanted.supported_instances)
-                self._show(statements.insert(values, service_id, filling))
+                self._show(found.creation(self._layout))
             else:
-                row_id, how, service_id = found.row_id, How.ADOPTED, found.service_id or 0
+                row_id, how = found.row.row_id, How.ADOPTED
                 ((_, *row),) = await self._session.query(statements.read_rows([row_id]))
                 values = dict(zip(OWNED_COLUMNS, row, strict=True))
-            key = FenceKey(wanted.name, str(service_id))
-            attachment.own(Claim(row_id, service_id, key, 0, how, values))
+            key = FenceKey(wanted.name, str(found.service_id))
+            attachment.own(Claim(row_id, found.service_id, key, 0, how, values))
         return []
 
     async def _flush(

@@ -3,7 +3,7 @@
 Pure: candidates in, a choice out. Carrying it out is :mod:`asynchost.database.claim`'s matter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -36,6 +36,8 @@ class Candidate:
     row_id: int
     service_id: int | None
     deleted: int | None
+    host: str | None = None
+    """Nova's name of the host whose nova-compute made it; None where the table does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class Wanted:
     name: str
     """Its ``hypervisor_hostname``."""
     service_id: int | None
-    """None: whatever the single live row of that name has, 0 where there is none."""
+    """None: whatever the single live row of that name has; where there is none Nova's of that
+    host, else 0."""
     values: Mapping[str, Value]
     """What it is created with: every owned column, with its real value."""
     known_term: int = 0
@@ -84,6 +87,40 @@ class NovaService:
     """Whether it has reported lately."""
 
 
+class NovaServices:
+    """Nova's compute services, as far as they were looked for."""
+
+    def __init__(self, services: Iterable[NovaService]) -> None:
+        self._by_id: dict[int, NovaService] = {}
+        self._by_short_name: dict[str, list[NovaService]] = {}
+        for service in services:
+            self._by_id[service.service_id] = service
+            self._by_short_name.setdefault(_shortened(service.host), []).append(service)
+
+    def of(self, name: str) -> NovaService | None:
+        """The host's: the one of exactly that name, else the only one that shares it up to the
+        first dot."""
+        chosen = self._named(name) or self._by_short_name.get(_shortened(name), [])
+        return chosen[0] if len(chosen) == 1 else None
+
+    def keeper(self, wanted: Wanted, row: Candidate | None) -> NovaService | None:
+        """The nova-compute that is alive and keeps the host's row, or will make it: the host's, or
+        one that the row itself names, by ``host`` or ``service_id``.
+
+        A ``service_id`` that was given is the user's word and not Nova's, and 0 is nobody's.
+        """
+        suspects = [self.of(wanted.name)]
+        if row is not None and row.host:
+            suspects += self._named(row.host)
+        if row is not None and row.service_id and wanted.service_id is None:
+            suspects.append(self._by_id.get(row.service_id))
+        return next((one for one in suspects if one is not None and one.alive), None)
+
+    def _named(self, host: str) -> list[NovaService]:
+        sharing = self._by_short_name.get(_shortened(host), [])
+        return [service for service in sharing if _folded(service.host) == _folded(host)]
+
+
 def live(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Those that count as live: ``deleted = 0``; NULL only where there is no such row."""
     plain = [candidate for candidate in candidates if candidate.deleted is not None]
@@ -99,35 +136,6 @@ def choose(name: str, candidates: Sequence[Candidate], service_id: int | None) -
     if len(matching) > 1:
         raise AmbiguousRowError(name, [(c.row_id, c.service_id) for c in matching])
     return matching[0] if matching else None
-
-
-def choose_service(name: str, services: Sequence[NovaService]) -> NovaService | None:
-    """The host's service among those that share its name up to the first dot: the one of exactly
-    that name, else the only one there is."""
-    exact = [service for service in services if service.host.lower() == name.lower()]
-    chosen = exact or services
-    return chosen[0] if len(chosen) == 1 else None
-
-
-def services_of(names: Sequence[str], services: Sequence[NovaService]) -> list[list[NovaService]]:
-    """Those that share each name up to the first dot, or all of it.
-
-    With one name that is all of them: the database has compared, by whatever rule.
-    """
-    if len(names) == 1:
-        return [list(services)]
-    matched = []
-    for name in names:
-        short = short_name(name)
-        same = {_folded(name), _folded(name if short is None else short)}
-        matched.append(
-            [
-                service
-                for service in services
-                if _folded(service.host) in same or _folded(short_name(service.host) or "") in same
-            ]
-        )
-    return matched
 
 
 def can_share(names: Sequence[str]) -> list[bool]:
@@ -162,3 +170,7 @@ def matched_by_name(batch: Sequence[Wanted], found: Sequence[tuple[str, T]]) -> 
 
 def _folded(name: str) -> str:
     return name.casefold().rstrip(" ")
+
+
+def _shortened(name: str) -> str:
+    return _folded(short_name(name) or name)

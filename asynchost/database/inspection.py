@@ -66,7 +66,7 @@ async def check(session: Session, *, only_reads: bool = False) -> Layout:
 
     :raises DatabaseRefusedError: the first thing that is missing, with the DDL or GRANT for it.
     """
-    layout = await discover(session)
+    layout = await discover(session, only_reads=only_reads)
     probes = schema.readable() if only_reads else schema.probes(layout.filling("", "[]"))
     for table, probe in probes:
         try:

@@ -27,7 +27,7 @@ _TIMES = frozenset(("date", "datetime", "timestamp", "time"))
 
 
 class Column(NamedTuple):
-    """A column that the account may fill, beside the original ones."""
+    """A column that a new row may be given a value in, beside the original ones."""
 
     name: str
     data_type: str
@@ -41,6 +41,8 @@ class Layout(NamedTuple):
     columns: tuple[Column, ...] = ()
     services: bool = False
     """Whether Nova's table ``services`` is there and may be read."""
+    host: bool = False
+    """Whether rows name their nova-compute's host, in a column that may be read."""
 
     def filling(self, host: str, supported_instances: str) -> dict[str, str]:
         """The further columns of a new row and their values, as SQL; ``host`` is Nova's name of
@@ -62,25 +64,31 @@ class Layout(NamedTuple):
         return filled
 
 
-async def discover(session: Session) -> Layout:
-    """Look at the tables, as far as the account may see them."""
+async def discover(session: Session, *, only_reads: bool = False) -> Layout:
+    """Look at the tables, as far as the account may see them.
+
+    With ``only_reads`` a new row is one that somebody else would make: it is given a value in each
+    of Nova's columns that the account may see.
+    """
     rows = await session.query(
         "SELECT table_name, column_name, data_type, is_nullable, column_default, extra, privileges"
         " FROM information_schema.columns WHERE table_schema = DATABASE()"
         f" AND table_name IN ({literal(TABLE)}, {literal(SERVICES)})"
     )
-    services = {
-        str(name).lower()
-        for table, name, *_, rights in rows
-        if table == SERVICES and "select" in rights
+    readable = {
+        (table, str(name).lower()) for table, name, *_, rights in rows if "select" in (rights or "")
     }
-    return Layout(tuple(_further(rows)), services >= _SERVICES_COLUMNS)
+    return Layout(
+        tuple(_further(rows, "" if only_reads else "insert")),
+        services=readable >= {(SERVICES, column) for column in _SERVICES_COLUMNS},
+        host=(TABLE, "host") in readable,
+    )
 
 
-def _further(rows: Iterable[tuple[str | None, ...]]) -> Iterable[Column]:
+def _further(rows: Iterable[tuple[str | None, ...]], right: str) -> Iterable[Column]:
     for table, name, data_type, nullable, default, extra, rights in rows:
         column = str(name).lower()
-        if table != TABLE or column in COMPUTE_NODES_COLUMNS or "insert" not in (rights or ""):
+        if table != TABLE or column in COMPUTE_NODES_COLUMNS or right not in (rights or ""):
             continue
         is_made = bool(extra) and any(word in str(extra).lower() for word in ("auto", "generated"))
         needs_value = nullable == "NO" and default is None and not is_made

@@ -146,12 +146,13 @@ def grant_statements(database: str, account: str = "'asynchost'@'%'") -> tuple[s
 
 
 def nova_grant_statements(database: str, account: str) -> tuple[str, ...]:
-    """The further rights beside a Nova: to make rows complete, and to see its services."""
+    """The further rights beside a Nova: to make rows complete, and to see its services and which
+    of them keeps a row."""
     where = quoted(database)
     seen = ("id", "host", "binary", "deleted", "updated_at")
     filled, read = (", ".join(map(quoted, columns)) for columns in (NOVA_COLUMNS, seen))
     return (
-        f"GRANT INSERT ({filled}) ON {where}.{quoted(TABLE)} TO {account}",
+        f"GRANT SELECT (`host`), INSERT ({filled}) ON {where}.{quoted(TABLE)} TO {account}",
         f"GRANT SELECT ({read}) ON {where}.{quoted(SERVICES)} TO {account}",
     )
 

@@ -134,14 +134,16 @@ def read_guards(keys: Sequence[FenceKey], silent_seconds: float) -> str:
     )
 
 
-def live_rows(names: Sequence[str]) -> str:
-    """The rows that may be these hosts': not soft-deleted, with one of the names.
+def live_rows(names: Sequence[str], *, host: bool = False) -> str:
+    """The rows that may be these hosts': not soft-deleted, with one of the names; with Nova's
+    column ``host`` where there is one.
 
     One statement for many names: the original table has no index on them, so that each look is
     a look at every row.
     """
     return (
-        f"SELECT hypervisor_hostname, id, service_id, deleted FROM {TABLE}"
+        f"SELECT hypervisor_hostname, id, service_id, deleted{', host' if host else ''}"
+        f" FROM {TABLE}"
         f" WHERE hypervisor_hostname IN ({', '.join(map(literal, names))}) AND {LIVE} ORDER BY id"
     )
 
@@ -195,16 +197,20 @@ def read_rows(row_ids: Sequence[int]) -> str:
     return f"SELECT id, {', '.join(OWNED_COLUMNS)} FROM {TABLE} WHERE {_ids('id', row_ids)}"
 
 
-def nova_services(names: Sequence[str], alive_seconds: int) -> str:
-    """Nova's compute services that may be these hosts': id, host, and whether it gave a sign of
-    life within so many seconds, by the server's clock."""
-    same = f"host IN ({', '.join(map(literal, names))})"
+def nova_services(
+    names: Sequence[str], hosts: Sequence[str], ids: Sequence[int], alive_seconds: int
+) -> str:
+    """Nova's compute services that may be these hosts', or that have one of ``hosts`` or ``ids``:
+    id, host, and whether it gave a sign of life within so many seconds, by the server's clock."""
+    same = f"host IN ({', '.join(map(literal, [*names, *hosts]))})"
     shorts = [short for name in names if (short := short_name(name)) is not None]
     if shorts:
         listed = ", ".join(map(literal, shorts))
         same += f" OR SUBSTRING_INDEX(host, '.', 1) IN ({listed})"
+    if ids:
+        same += f" OR {_ids('id', ids)}"
     return (
-        "SELECT id, host,"
+        "SELECT id, COALESCE(host, ''),"
         f" COALESCE(updated_at >= UTC_TIMESTAMP() - INTERVAL {alive_seconds:d} SECOND, 0)"
         f" FROM {SERVICES} WHERE deleted = 0 AND `binary` = 'nova-compute' AND ({same})"
     )

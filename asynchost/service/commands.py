@@ -117,7 +117,7 @@ def cli() -> None:
     "--dry-run",
     is_flag=True,
     help="Print the SQL of each flush on standard output; write and claim nothing. The account "
-    "needs no more than to read the table.",
+    "needs no more than to read the table, and beside Nova its services.",
 )
 @click.option(
     "--read-write", is_flag=True, help="Open libvirt read-write. [default: read-only suffices]"

@@ -129,6 +129,23 @@ class Database:
         finally:
             connection.close()
 
+    def insert_service(
+        self, host: str, silent_seconds: int, binary: str = "nova-compute", deleted: int = 0
+    ) -> int:
+        """A service in Nova's table that reported so long ago; returns its id."""
+        connection = self.connect()
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "INSERT INTO services"
+                    " (host, `binary`, topic, report_count, deleted, updated_at)"
+                    " VALUES (%s, %s, %s, 1, %s, UTC_TIMESTAMP() - INTERVAL %s SECOND)",
+                    (host, binary, binary, deleted, silent_seconds),
+                )
+                return int(cursor.lastrowid)
+        finally:
+            connection.close()
+
 
 @asynccontextmanager
 async def over_tcp(*arguments: str, requires: str = "NONE") -> AsyncIterator[Database]:

@@ -1,5 +1,7 @@
 """A dry run: every statement is shown, none is carried out."""
 
+from collections.abc import Callable
+
 from asynchost.database import ComputeNodeWriter, WriterSettings
 from asynchost.testing import FakeHost
 from tests.support.mariadb import Database
@@ -44,3 +46,63 @@ async def test_statements_are_shown_and_nothing_is_written(database: Database) -
         await agent.flush()
         assert database.row()["vcpus_used"] == 5
         assert attachment.term == 1
+
+
+def reader(database: Database, *tables: str) -> str:
+    """The URL of an account that may read these tables, and nothing else."""
+    database.execute("CREATE OR REPLACE USER 'reader'@'localhost'")
+    for table in tables:
+        database.execute(f"GRANT SELECT ON {database.name}.{table} TO 'reader'@'localhost'")
+    return database.server.url(database.name, user="reader")
+
+
+async def flush_three(url: str, show: Callable[[str], None] | None) -> dict[str, str]:
+    """Which hosts are refused by a run that writes, or by one that shows, and why."""
+    async with ComputeNodeWriter(url, settings=AT_ONCE, dry_run=show) as writer:
+        attachments = [writer.attach(FakeHost(name)) for name in ("kept", "n1", "there")]
+        await writer.flush()
+        return {a.host: str(a.error) for a in attachments if a.error is not None}
+
+
+async def test_beside_nova_it_finds_what_a_run_that_writes_would(nova: Database) -> None:
+    """A row that a living nova-compute keeps is refused, and a new one has its host's service:
+    what is shown makes the very row that is made."""
+    nova.insert_service("rack1", 5)
+    nova.insert_node(hypervisor_hostname="kept", service_id=None, host="rack1")
+    nova.insert_node(hypervisor_hostname="there", service_id=0)
+    service = nova.insert_service("N1.example.org", 5000)
+    before = nova.rows()
+    shown: list[str] = []
+    refused = await flush_three(reader(nova, "compute_nodes", "services"), shown.append)
+    assert list(refused) == ["kept"]
+    assert "--beside-nova" in refused["kept"]
+    assert (nova.rows(), nova.fences()) == (before, [])
+    insert, update = shown
+    there = nova.row("hypervisor_hostname = 'there'")
+    assert f"f.cn_id = {there['id']} " in update
+    nova.execute(insert)
+    promised = nova.row("hypervisor_hostname = 'n1'")
+    assert (promised["service_id"], promised["host"]) == (service, "N1.example.org")
+    nova.execute("DELETE FROM compute_nodes WHERE hypervisor_hostname = 'n1'")
+    assert await flush_three(nova.url, None) == refused
+    made = nova.row("hypervisor_hostname = 'n1'")
+    its_own = {"id", "uuid", "created_at", "updated_at"}
+    assert {c: made[c] for c in made.keys() - its_own} == {
+        c: promised[c] for c in promised.keys() - its_own
+    }
+
+
+async def test_without_the_right_to_read_services_it_knows_none(nova: Database) -> None:
+    """As a run that writes with such an account."""
+    nova.insert_service("kept", 5)
+    nova.insert_service("N1.example.org", 5000)
+    shown: list[str] = []
+    assert await flush_three(reader(nova, "compute_nodes"), shown.append) == {}
+    assert all(statement.startswith("INSERT") for statement in shown)
+    for statement in shown:
+        nova.execute(statement)
+    assert [(row["host"], row["service_id"]) for row in nova.rows()] == [
+        ("kept", 0),
+        ("n1", 0),
+        ("there", 0),
+    ]

@@ -9,18 +9,23 @@ import asyncio
 import json
 import uuid
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from asynchost.database import ComputeNodeWriter, WriterSettings, apply_schema, schema
+from asynchost.database import ComputeNodeWriter, WriterSettings, schema
+from asynchost.database.claim import claim
+from asynchost.database.identity import Wanted
+from asynchost.database.layout import discover
+from asynchost.database.rows import RowEncoder, named
+from asynchost.database.session import Session
+from asynchost.database.url import DatabaseUrl
 from asynchost.errors import NovaOwnsRowError, ServiceMissingError, ServiceTakenError
 from asynchost.testing import FakeHost
 from tests.support.mariadb import Database
 from tests.support.waiting import eventually
 
-TODAYS = Path(__file__).parent / "nova.sql"
 AT_ONCE = WriterSettings(quiet_seconds=0, maximum_delay_seconds=0)
+INSISTING = WriterSettings(quiet_seconds=0, maximum_delay_seconds=0, beside_nova=True)
 STEPS = (
     "MODIFY deleted int DEFAULT NULL",
     "ADD host_ip varchar(39) DEFAULT NULL",
@@ -44,31 +49,10 @@ OTHERS = (
 )
 
 
-@pytest.fixture
-async def nova(empty_database: Database) -> Database:
-    """A database of today's Nova, with the companion table."""
-    for statement in TODAYS.read_text().split(";\n"):
-        if statement.strip():
-            empty_database.execute(statement)
-    await apply_schema(empty_database.url)
-    return empty_database
-
-
 def columns(database: Database) -> set[tuple[str, str]]:
     """The columns of compute_nodes and whether each may be NULL."""
     rows = database.execute("SHOW COLUMNS FROM compute_nodes")
     return {(row["Field"], row["Null"]) for row in rows}
-
-
-def add_service(database: Database, host: str, silent_seconds: int) -> int:
-    """A nova-compute that reported so long ago; returns its id."""
-    database.execute(
-        "INSERT INTO services (host, `binary`, topic, report_count, deleted, updated_at) VALUES"
-        f" ('{host}', 'nova-compute', 'compute', 1, 0,"
-        f" UTC_TIMESTAMP() - INTERVAL {silent_seconds} SECOND)"
-    )
-    (found,) = database.execute(f"SELECT id FROM services WHERE host = '{host}'")
-    return int(found["id"])
 
 
 async def write_two_hosts(database: Database, url: str | None = None) -> None:
@@ -135,6 +119,9 @@ async def test_the_printed_rights_suffice_beside_nova(nova: Database) -> None:
     assert (nova.row()["host"], nova.row()["uuid"]) == (None, None)
     for grant in schema.nova_grant_statements(nova.name, account):
         nova.execute(grant)
+    nova.insert_service("rack1", 5)
+    nova.insert_node(hypervisor_hostname="kept", service_id=None, host="rack1", vcpus_used=9)
+    await left_alone_unless_told(nova, url)
     await write_two_hosts(nova, url)
 
 
@@ -171,7 +158,7 @@ async def test_a_foreign_key_to_the_services_is_heeded(nova: Database) -> None:
         "ALTER TABLE compute_nodes ADD CONSTRAINT fk_compute_nodes_service_id"
         " FOREIGN KEY (service_id) REFERENCES services (id)"
     )
-    service = add_service(nova, "served", 5000)
+    service = nova.insert_service("served", 5000)
     async with ComputeNodeWriter(nova.url, settings=AT_ONCE) as writer:
         served = FakeHost("served")
         writer.attach(FakeHost("stray"))
@@ -201,8 +188,8 @@ async def test_a_given_service_beside_the_one_row_that_the_table_takes(nova: Dat
 @pytest.mark.parametrize("service_host", ["n1", "N1.example.org"])
 async def test_a_row_is_made_for_the_service_of_its_host(nova: Database, service_host: str) -> None:
     """By its name, else by what stands before the first dot where that is one service only."""
-    add_service(nova, "other", 5000)
-    service = add_service(nova, service_host, 5000)
+    nova.insert_service("other", 5000)
+    service = nova.insert_service(service_host, 5000)
     async with ComputeNodeWriter(nova.url, settings=AT_ONCE) as writer:
         writer.attach(FakeHost("n1"))
         await writer.flush()
@@ -214,29 +201,98 @@ async def test_a_row_is_made_for_the_service_of_its_host(nova: Database, service
 async def test_services_that_cannot_be_told_apart_are_nobodys(nova: Database) -> None:
     """Then the row is made without one."""
     for place in ("here", "there"):
-        add_service(nova, f"n1.{place}", 0)
+        nova.insert_service(f"n1.{place}", 0)
     async with ComputeNodeWriter(nova.url, settings=AT_ONCE) as writer:
         writer.attach(FakeHost("n1"))
         await writer.flush()
     assert (nova.row()["service_id"], nova.row()["host"]) == (0, "n1")
 
 
-async def test_a_row_that_a_living_nova_compute_keeps_is_left_alone(nova: Database) -> None:
-    """The other hosts go on; with insistence it is written."""
-    add_service(nova, "kept", 5)
-    nova.insert_node(hypervisor_hostname="kept", vcpus_used=9)
-    async with ComputeNodeWriter(nova.url, settings=AT_ONCE) as writer:
+async def left_alone_unless_told(nova: Database, url: str | None = None) -> None:
+    """Of two hosts in one batch, ``kept`` is refused and ``free`` is not; with insistence both are
+    written."""
+    async with ComputeNodeWriter(url or nova.url, settings=AT_ONCE) as writer:
         writer.attach(FakeHost("kept"))
         writer.attach(FakeHost("free"))
-        with pytest.raises(NovaOwnsRowError, match="insist with --beside-nova"):
-            await writer.wait()
+        with pytest.raises(NovaOwnsRowError, match="insist with --beside-nova") as caught:
+            await asyncio.wait_for(writer.wait(), 30)
+        assert caught.value.hypervisor_hostname == "kept"
         await eventually(lambda: nova.rows("hypervisor_hostname = 'free'"), 30)
     assert nova.row("hypervisor_hostname = 'kept'")["vcpus_used"] == 9
-    insisting = WriterSettings(quiet_seconds=0, maximum_delay_seconds=0, beside_nova=True)
-    async with ComputeNodeWriter(nova.url, settings=insisting) as writer:
+    async with ComputeNodeWriter(url or nova.url, settings=INSISTING) as writer:
         writer.attach(FakeHost("kept"))
         await writer.flush()
     assert nova.row("hypervisor_hostname = 'kept'")["vcpus_used"] == 0
+
+
+async def test_a_row_that_a_living_nova_compute_keeps_is_left_alone(nova: Database) -> None:
+    """The other hosts go on; with insistence it is written."""
+    nova.insert_service("kept", 5)
+    nova.insert_node(hypervisor_hostname="kept", vcpus_used=9)
+    await left_alone_unless_told(nova)
+
+
+@pytest.mark.parametrize(
+    ("tells", "original"), [("host", False), ("service_id", False), ("service_id", True)]
+)
+async def test_a_row_that_names_a_living_nova_compute_is_left_alone(
+    nova: Database, tells: str, original: bool
+) -> None:
+    """Whatever that one is called: nova.conf may say ``host = rack1``."""
+    if original:
+        nova.execute("DROP TABLE compute_nodes")
+        nova.execute(schema.compute_nodes_ddl())
+    service = nova.insert_service("rack1", 5)
+    said = {"host": "rack1", "service_id": None} if tells == "host" else {"service_id": service}
+    nova.insert_node(hypervisor_hostname="kept", vcpus_used=9, **said)
+    nova.insert_node(hypervisor_hostname="free", service_id=0)
+    await left_alone_unless_told(nova)
+
+
+@pytest.mark.parametrize(
+    "case", ["no service", "another binary", "silent", "gone", "given", "of no host"]
+)
+async def test_a_row_that_no_living_nova_compute_keeps_is_written(
+    nova: Database, case: str
+) -> None:
+    """Of a service only its id is the row's, and that says little where a user gave it."""
+    others = nova.insert_service("rack1", 5)
+    service, host = {
+        "no service": lambda: (0, "n1"),
+        "another binary": lambda: (nova.insert_service("c1", 5, "nova-conductor"), "c1"),
+        "silent": lambda: (nova.insert_service("rack2", 5000), "rack2"),
+        "gone": lambda: (nova.insert_service("rack2", 5, deleted=1), "rack2"),
+        "given": lambda: (others, "n1"),
+        "of no host": lambda: (None, None),
+    }[case]()
+    nova.insert_node(hypervisor_hostname="n1", service_id=service, host=host, vcpus_used=9)
+    async with ComputeNodeWriter(nova.url, settings=AT_ONCE) as writer:
+        attachment = writer.attach(FakeHost("n1"), service_id=others if case == "given" else None)
+        await asyncio.wait_for(writer.flush(), 30)
+        assert attachment.error is None
+    row = nova.row()
+    assert (row["vcpus_used"], row["service_id"], row["host"]) == (0, service, host)
+
+
+async def test_a_row_that_nova_makes_while_it_is_claimed_is_left_alone(
+    nova: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What counts is what is there under the lock."""
+    async with await Session.connect(DatabaseUrl.parse(nova.url), 10.0) as session:
+        write = session.write
+
+        async def write_after_nova(statement: str) -> int:
+            if statement == "START TRANSACTION":
+                nova.insert_service("rack1", 0)
+                nova.insert_node(hypervisor_hostname="n1", service_id=None, host="rack1")
+            return await write(statement)
+
+        monkeypatch.setattr(session, "write", write_after_nova)
+        wanted = Wanted("n1", None, named(RowEncoder().encode(FakeHost("n1").snapshot())))
+        with pytest.raises(NovaOwnsRowError):
+            await claim(session, [wanted], "me", {}, await discover(session))
+    assert nova.row()["host"] == "rack1"
+    assert nova.fences() == []
 
 
 async def test_a_row_that_nova_has_soft_deleted_stays_so(nova: Database) -> None:

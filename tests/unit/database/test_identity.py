@@ -5,12 +5,12 @@ import pytest
 from asynchost.database.identity import (
     Candidate,
     NovaService,
+    NovaServices,
     Wanted,
     can_share,
     choose,
     live,
     matched_by_name,
-    services_of,
 )
 from asynchost.errors import AmbiguousRowError
 
@@ -71,9 +71,45 @@ def test_what_was_found_for_a_batch_is_told_apart_by_name() -> None:
     assert matched_by_name(batch[:1], [("öne", 1)]) == [[1]]
 
 
-def test_services_are_told_apart_by_the_name_up_to_the_first_dot() -> None:
+def test_a_hosts_service_has_its_name_or_alone_shares_it_up_to_the_first_dot() -> None:
     """An address has no such part."""
-    services = [NovaService(n, host, True) for n, host in enumerate(["a.x", "B", "10.0.0.1"])]
-    matched = services_of(["A.y", "b.z", "10.0.0.2", "10.0.0.1"], services)
-    assert [[service.service_id for service in found] for found in matched] == [[0], [1], [], [2]]
-    assert services_of(["alone"], services) == [services]
+    hosts = ["a.x", "B", "b.y", "10.0.0.1", "c.x", "c.y"]
+    services = NovaServices(NovaService(n, host, True) for n, host in enumerate(hosts))
+    names = ["A.y", "a", "b", "B.y", "b.z", "10.0.0.2", "10.0.0.1", "c", "d"]
+    found = [services.of(name) for name in names]
+    ids = [None if service is None else service.service_id for service in found]
+    assert ids == [0, 0, 1, 2, None, None, 3, None, None]
+
+
+@pytest.mark.parametrize(
+    ("row", "given", "expected"),
+    [
+        (None, None, None),
+        (Candidate(1, None, 0), None, None),
+        (Candidate(1, 0, 0, "n1"), None, None),
+        (Candidate(1, 0, 0, "Rack1"), None, 1),
+        (Candidate(1, 1, 0), None, 1),
+        (Candidate(1, 1, 0), 1, None),
+        (Candidate(1, 1, 0, "rack1"), 1, 1),
+        (Candidate(1, 2, 0, "rack2"), None, None),
+        (Candidate(1, 2, 0, "rack1"), None, 1),
+        (Candidate(1, 1, 0, "rack2"), None, 1),
+        (Candidate(1, 9, 0, "rack"), None, None),
+    ],
+)
+def test_the_row_itself_says_which_nova_compute_keeps_it(
+    row: Candidate | None, given: int | None, expected: int | None
+) -> None:
+    """By its host or its service, except one that the user gave; only one that is alive."""
+    zero, one = NovaService(0, "zero", True), NovaService(1, "rack1", True)
+    services = NovaServices([zero, one, NovaService(2, "rack2", False)])
+    keeper = services.keeper(Wanted("n1", given, {}), row)
+    assert (None if keeper is None else keeper.service_id) == expected
+
+
+def test_a_living_nova_compute_of_the_hosts_name_keeps_the_row_whatever_that_says() -> None:
+    """Also one that is still to be made."""
+    mine = NovaService(1, "n1", True)
+    services = NovaServices([mine, NovaService(2, "rack2", False)])
+    for row in (None, Candidate(1, 2, 0, "rack2")):
+        assert services.keeper(Wanted("n1", 2, {}), row) is mine
