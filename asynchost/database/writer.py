@@ -29,7 +29,8 @@ class ComputeNodeWriter:
     ``url`` is ``mysql://user@host:port/database`` or
     ``mysql://user@localhost/database?unix_socket=/path``; ``password`` is used where it holds
     none. With ``dry_run`` nothing is written or claimed: it is called with each statement that
-    would be carried out, and the account needs no more than to read ``compute_nodes``.
+    would be carried out, and the account needs no more than to read ``compute_nodes``, and beside
+    Nova ``services``, without which it does not see what a nova-compute keeps.
 
     Entering connects once and looks whether tables, columns and rights are there. A server that
     is merely down is waited for in the background, so that hosts are watched meanwhile.
@@ -125,7 +126,7 @@ class ComputeNodeWriter:
 
         The row is found, adopted or created as soon as the source has a complete snapshot.
         ``service_id`` must match the row's; None takes the one that the single live row of that
-        name has, and 0 where there is none.
+        name has, and where there is none that of the host's service in Nova's ``services``, or 0.
 
         :raises RowConflictError: a host of the same name and service is attached already. Where
             a name is not known yet, or only the database can tell, :meth:`wait` raises it.

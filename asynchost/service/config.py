@@ -42,7 +42,8 @@ class HostConfig:
     name: str | None = None
     """Written as ``hypervisor_hostname``; None takes the name that libvirt reports."""
     service_id: int | None = None
-    """The row's ``service_id``; None adopts the one that the row has, or creates it with 0."""
+    """The row's ``service_id``; None adopts the one that the row has, or creates it with that of
+    Nova's service of the host, or with 0."""
     policy: Policy = DEFAULT_POLICY
     """What counts on it."""
     policy_given: frozenset[str] = frozenset()

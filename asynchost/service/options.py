@@ -22,7 +22,8 @@ service_id_option: Final = click.option(
     metavar="[NAME=]N",
     multiple=True,
     help="The service_id of the host's row. With several hosts: NAME=N, for the host connected "
-    "as NAME=URI. [default: the one that the row has, else 0]",
+    "as NAME=URI. [default: the one that the row has; where there is no row, that of the host's "
+    "nova-compute in Nova's table services, else 0]",
 )
 json_option: Final = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document instead of text."
