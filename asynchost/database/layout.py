@@ -67,8 +67,8 @@ class Layout(NamedTuple):
 async def discover(session: Session, *, only_reads: bool = False) -> Layout:
     """Look at the tables, as far as the account may see them.
 
-    With ``only_reads`` a new row is one that somebody else would make: it is given a value in each
-    of Nova's columns that the account may see.
+    With ``only_reads`` another account would make a new row: it is taken to have the right to
+    INSERT into whatever this one may see.
     """
     rows = await session.query(
         "SELECT table_name, column_name, data_type, is_nullable, column_default, extra, privileges"
