@@ -63,3 +63,14 @@ async def test_no_spare_is_opened_while_the_last_one_hangs(monkeypatch: pytest.M
     assert [await tend() for _ in range(3)] == [1, 1, 1]
     made[0].closed.set_result(None)
     assert [await tend() for _ in range(3)] == [2, 2, 2]
+
+
+async def test_one_that_is_being_opened_is_waited_for() -> None:
+    """Nobody is told that there is none left before that has failed."""
+    held: Any = Held()
+    lanes = ReadLanes(held, lambda: cast("Connection", Deaf()), lambda: None)
+    lanes.tend()
+    assert not lanes.hang(5.0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert lanes.hang(5.0)
