@@ -41,7 +41,6 @@ _CLAIM_SECONDS = 15
 
 _READ_ONLY, _NO_TLS, _NO_PLUGIN, _TOO_LARGE = 1290, 2026, 2059, 1153
 """The codes that servers and clients give for these."""
-_MOST_BYTES_A_CHARACTER = 4
 _GOODBYE_SECONDS = 0.5
 """A goodbye is a courtesy that spares the server's log a line: not worth a longer wait."""
 
@@ -121,8 +120,7 @@ class Session:
                 await connection._connect()  # noqa: SLF001 - what aiomysql.connect() does
         except BaseException as error:
             connection.close()
-            # RuntimeError: caching_sha2_password without TLS wants a package that is not there.
-            if isinstance(error, pymysql.err.Error | TimeoutError | OSError | RuntimeError):
+            if isinstance(error, Exception):
                 raise _translate(error, url, deadline_seconds) from error
             raise
         session = cls(connection, url, deadline_seconds)
@@ -221,32 +219,32 @@ class Session:
         await self.aclose()
 
     async def _run(self, statement: str) -> int:
-        self._refuse_large(statement)
+        # Not left to the driver, whose errors are the server's doing: this one were ours.
+        sent = statement.encode("utf-8", "surrogateescape")
+        self._refuse_large(sent)
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                return int(await self._connection.query(statement))
-        except (pymysql.err.Error, TimeoutError, OSError) as error:
+                return int(await self._connection.query(sent))
+        except Exception as error:
             failure = _translate(error, self._url, self._deadline_seconds)
             if isinstance(failure, StatementError) and failure.kind is Kind.CONNECTION:
                 self.abort()
             raise failure from error
         except BaseException:
-            # Cancelled, or something unforeseen: the answer may still come, so nobody may ask.
+            # Cancelled: the answer may still come, so nobody may ask.
             self.abort()
             raise
 
-    def _refuse_large(self, statement: str) -> None:
+    def _refuse_large(self, statement: bytes) -> None:
         """What is larger than the server takes is not sent: it would not say so, but break the
         connection off, and nobody would know which statement that was for.
 
         :raises StatementError: of kind BAD_ROW.
         """
         most = self._most_bytes
-        if most is None or len(statement) * _MOST_BYTES_A_CHARACTER < most:
-            return
         # One byte more says that it is a statement.
-        size = len(statement.encode()) + 1
-        if size >= most:
+        size = len(statement) + 1
+        if most is not None and size >= most:
             reason = f"the statement has {size} bytes, and max_allowed_packet is {most}"
             raise StatementError(str(self._url), _TOO_LARGE, reason, Kind.BAD_ROW)
 
@@ -257,10 +255,15 @@ def _translate(error: Exception, url: DatabaseUrl, deadline_seconds: float) -> E
         return StatementError(str(url), None, reason, Kind.CONNECTION)
     code, reason, kind = code_of(error), reason_of(error), kind_of(error)
     if "cryptography" in reason:
+        # caching_sha2_password without TLS wants a package that is not there.
         way_out = "connect by unix_socket or with TLS (?ssl_mode=), or give the account the plugin"
         return DatabaseRefusedError(
             str(url), code, "the password cannot be sent", f"{way_out} mysql_native_password"
         )
+    if not isinstance(error, pymysql.err.Error | OSError):
+        # The driver stumbled over what came: cut short, or another protocol's.
+        reason = f"no MySQL server answers there ({type(error).__name__}: {reason})"
+        return StatementError(str(url), None, reason, Kind.CONNECTION)
     if kind is Kind.CONFIGURATION:
         cause = error.__cause__
         return refusal(url, code, reason, remedy(cause) if isinstance(cause, SSLError) else None)

@@ -1,8 +1,10 @@
 """One connection: set up as it must be, each statement within its deadline, closed in doubt."""
 
 import asyncio
+import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -106,6 +108,106 @@ async def test_a_server_that_accepts_and_is_mute_is_given_up() -> None:
         url = DatabaseUrl.parse(f"mysql://u@127.0.0.1:{mute.getsockname()[1]}/db")
         with pytest.raises(StatementError, match=r"no answer within 0\.1 s"):
             await Session.connect(url, 0.1)
+
+
+def greetings() -> Iterator[bytes]:
+    """What may come where a MySQL server should be: greetings cut short, other protocols, noise."""
+    yield bytes.fromhex("050000000b08051a00")
+    whole = b"\x0a10.11.18-MariaDB\0" + bytes(8) + b"abcdefgh\0" + b"\xff" * 7 + bytes(11)
+    for length in range(len(whole)):
+        yield bytes([length, 0, 0, 0]) + whole[:length]
+    yield b"SSH-2.0-OpenSSH_9.2p1\r\n"
+    yield b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
+    noise = random.Random(4)
+    for length in range(1, 60):
+        yield bytes([length, 0, 0, 0]) + noise.randbytes(length)
+
+
+@asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[int]:
+    """Something that listens where a server should; yields its TCP port."""
+    served: list[asyncio.Task[None]] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.append(asyncio.create_task(until_closed(reader, writer)))
+
+    async def until_closed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            await serve(reader, writer)
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        await asyncio.gather(*served)
+        await server.wait_closed()
+
+
+async def test_whatever_greets_where_a_server_should_be_is_an_outage() -> None:
+    """Never a fault of ours, whatever the driver makes of it."""
+    said: list[bytes] = []
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said[-1])
+        await writer.drain()
+
+    reasons = []
+    async with listening(greet) as port:
+        url = DatabaseUrl.parse(f"mysql://u@127.0.0.1:{port}/db")
+        for greeting in greetings():
+            said.append(greeting)
+            with pytest.raises(StatementError) as caught:
+                await Session.connect(url, 5.0)
+            assert caught.value.kind is Kind.CONNECTION
+            reasons.append(caught.value.reason)
+        said.append(next(greetings()))
+        async with ComputeNodeWriter(f"mysql://u@127.0.0.1:{port}/db") as writer:
+            writer.attach(FakeHost("n1"))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(writer.flush(), 0.1)
+    assert reasons[0].startswith("no MySQL server answers there (")
+    assert "\n" not in "".join(reasons)
+
+
+async def test_an_answer_that_is_none_closes_the_session(database: Database) -> None:
+    """As a statement's outcome that is unknown: the server is connected to anew."""
+    garbled = asyncio.Event()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up, down = await asyncio.open_unix_connection(database.server.socket)
+        forward = asyncio.create_task(pass_on(reader, down))
+        while piece := await up.read(65_536):
+            # A success, whose number of rows is cut short.
+            writer.write(b"\x07\0\0\x01\0\xfe12345" if garbled.is_set() else piece)
+        down.close()
+        await forward
+
+    async def pass_on(reader: asyncio.StreamReader, down: asyncio.StreamWriter) -> None:
+        while piece := await reader.read(65_536):
+            down.write(piece)
+        down.close()
+
+    async with listening(relay) as port:
+        name = database.server.user
+        url = DatabaseUrl.parse(f"mysql://{name}@127.0.0.1:{port}/{database.name}")
+        session = await Session.connect(url, 10.0)
+        garbled.set()
+        with pytest.raises(StatementError, match="no MySQL server answers there") as caught:
+            await session.write("DO 1")
+        assert (caught.value.kind, session.closed) == (Kind.CONNECTION, True)
+
+
+async def test_a_fault_of_our_own_surfaces(session: Session) -> None:
+    """It is not taken for the server's."""
+    with pytest.raises(UnicodeEncodeError):
+        await session.write("SELECT '\ud800'")
+    assert await session.query("SELECT 1") == [(1,)]
 
 
 async def test_a_closed_port_is_a_server_that_is_down() -> None:
