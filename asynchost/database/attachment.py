@@ -136,11 +136,13 @@ class Attachment:
         False while the host is stale or incomplete: what is unknown is not written. False also
         while the row is another agent's, or somebody insists on having it deleted.
         """
-        values = self._values()
-        if values is None or values == self._refused:
-            return False
-        columns, _ = self._acknowledged.difference(values)
-        return self.row is None or bool(columns)
+        return self._differs(self._values())
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether the row differs, or may differ, from what was last known of the host: ``dirty``,
+        or gone stale before it was written."""
+        return self._differs(self._values(frozen=True))
 
     # -- when ---------------------------------------------------------------------------------
 
@@ -398,14 +400,25 @@ class Attachment:
         """Look at this host, though nothing is known to have changed."""
         self._on_change()
 
-    def _values(self) -> RowValues | None:
-        """What the row should hold; None while that is unknown, or the row to be left alone."""
-        snapshot = self._writable()
+    def _differs(self, values: RowValues | None) -> bool:
+        if values is None or values == self._refused:
+            return False
+        columns, _ = self._acknowledged.difference(values)
+        return self.row is None or bool(columns)
+
+    def _values(self, *, frozen: bool = False) -> RowValues | None:
+        """What the row should hold; None while that is unknown, or the row to be left alone.
+
+        ``frozen`` takes what is known of a stale host for what it is now: to tell, not to write.
+        """
+        snapshot = self._writable(frozen=frozen)
         return None if snapshot is None else self._encoder.encode(snapshot)
 
-    def _writable(self) -> HostSnapshot | None:
+    def _writable(self, *, frozen: bool = False) -> HostSnapshot | None:
         snapshot = self._source.snapshot()
         self._seen_state = _state(snapshot)
+        if frozen:
+            snapshot = snapshot._replace(fresh=True)
         if self._vigil is not None and not self._resuming:
             return None
         if self.error is not None or (self._edits is not None and self._edits.is_removed):

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Self
 
 from asynchost.database.attachment import Attachment, Surroundings
-from asynchost.database.claims import LISTED
 from asynchost.database.outage import new_backoff
 from asynchost.database.settings import WriterSettings
 from asynchost.database.status import WriterStatus
@@ -21,6 +20,9 @@ from asynchost.debounce import Debouncer
 from asynchost.errors import AsynchostError, ClosedError, RowConflictError
 from asynchost.log import get_logger
 from asynchost.model import SnapshotSource
+
+_NAMED = 100
+"""How many hosts are named in one line: there may be thousands, and a log cuts what is too long."""
 
 
 class ComputeNodeWriter:
@@ -99,11 +101,7 @@ class ComputeNodeWriter:
             self._worker.abort()
             if not task.done():
                 await asyncio.wait({task})
-            unwritten = [a.host for a in self._worker.attachments if a.dirty]
-            if unwritten:
-                self._log.warning(
-                    "closed with unwritten changes", hosts=unwritten[:LISTED], count=len(unwritten)
-                )
+            self._tell_unwritten()
             self._let_go()
 
     @property
@@ -207,6 +205,18 @@ class ComputeNodeWriter:
             self._error = error
         self._noticed.set()
         self._worker.refuse_flushes(error or ClosedError("the writer"))
+
+    def _tell_unwritten(self) -> None:
+        """Name all whose rows are old now: those of stale hosts were not to be written any more."""
+        unwritten = [a for a in self._worker.attachments if a.unwritten]
+        for start in range(0, len(unwritten), _NAMED):
+            some = unwritten[start : start + _NAMED]
+            self._log.warning(
+                "closed with unwritten changes",
+                hosts=[a.host for a in some],
+                stale=[a.host for a in some if not a.dirty],
+                count=len(unwritten),
+            )
 
     def _let_go(self) -> None:
         """Stop listening to all hosts."""

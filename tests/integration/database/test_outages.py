@@ -304,6 +304,34 @@ async def test_leaving_while_the_server_is_silent_keeps_the_deadline(
     assert logs[-1]["hosts"] == ["n1"]
 
 
+async def test_leaving_names_all_that_is_unwritten_and_what_of_it_is_stale(
+    private_database: Database,
+) -> None:
+    """A host that went stale with a change unwritten is not written, and is told of; one that went
+    stale without is not."""
+    server, hosts = private_database.server, [FakeHost(f"n{number:03}") for number in range(150)]
+    dirty, stale, clean = hosts[:100], hosts[100:140], hosts[140:]
+    settings = replace(AT_ONCE, shutdown_deadline_seconds=0.3)
+    with capture_logs() as logs:
+        async with ComputeNodeWriter(private_database.url, settings=settings) as writer:
+            for host in hosts:
+                writer.attach(host)
+            await writer.flush()
+            server.suspend()
+            for host in (*dirty, *stale):
+                host.start()
+            for host in (*stale, *clean):
+                host.lose()
+    server.resume()
+    told = [log for log in logs if log["event"] == "closed with unwritten changes"]
+    named = sorted(name for log in told for name in log["hosts"])
+    assert named == [host.host for host in (*dirty, *stale)]
+    assert sorted(name for log in told for name in log["stale"]) == [host.host for host in stale]
+    assert {log["count"] for log in told} == {140}
+    rows = private_database.rows("hypervisor_hostname >= 'n100'")
+    assert {row["vcpus_used"] for row in rows} == {0}
+
+
 async def test_leaving_while_refused_says_so_once(private_database: Database) -> None:
     """The attempts are close together by then; each of them in the log would be a flood."""
     host = FakeHost("n1")

@@ -116,6 +116,22 @@ def test_a_stale_host_is_neither_claimed_nor_written_nor_dirty() -> None:
     assert bench.attachment.dirty
 
 
+def test_what_was_not_written_before_a_host_went_stale_is_unwritten() -> None:
+    """It is not written later either, but not forgotten."""
+    bench = Bench()
+    bench.own()
+    bench.host.lose()
+    assert not bench.attachment.unwritten
+    bench.host.find()
+    bench.host.start()
+    bench.host.lose()
+    assert (bench.attachment.plan(), bench.attachment.dirty) == (None, False)
+    assert bench.attachment.unwritten
+    assert bench.attachment.sign().state == "stale"  # type: ignore[union-attr]
+    bench.host.set_facts(None)
+    assert not bench.attachment.unwritten, "nothing is known that a row could be made of"
+
+
 @pytest.mark.parametrize(
     ("record", "verdict"),
     [
