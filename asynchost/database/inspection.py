@@ -4,11 +4,13 @@ Changes nothing, except :func:`apply_schema`, which creates tables that are miss
 alters one that is there.
 """
 
+import re
 from typing import NamedTuple
 
 from asynchost.database import schema
+from asynchost.database.columns import mend, neutral
 from asynchost.database.endpoints import first_that_serves
-from asynchost.database.layout import Layout, discover
+from asynchost.database.layout import Layout, describe, discover
 from asynchost.database.refusal import creation, grants
 from asynchost.database.session import Session
 from asynchost.database.statements import literal
@@ -64,7 +66,8 @@ async def check(session: Session, *, only_reads: bool = False) -> Layout:
 
     ``only_reads`` asks for the rights to read ``compute_nodes``, and for nothing else.
 
-    :raises DatabaseRefusedError: the first thing that is missing, with the DDL or GRANT for it.
+    :raises DatabaseRefusedError: the first thing that is missing, with the DDL or GRANT for it; or
+        columns that hold no host's values.
     """
     layout = await discover(session, only_reads=only_reads)
     probes = schema.readable() if only_reads else schema.probes(layout.filling("", "[]"))
@@ -73,6 +76,9 @@ async def check(session: Session, *, only_reads: bool = False) -> Layout:
             await session.query(probe)
         except DatabaseRefusedError as error:
             raise await _explain(session, table, error) from error
+    if hopeless := [misfit for misfit in layout.misfits if misfit.hopeless]:
+        reason = "; ".join(misfit.reason for misfit in hopeless)
+        raise DatabaseRefusedError(str(session.url), None, reason, mend(layout.misfits))
     return layout
 
 
@@ -99,21 +105,45 @@ async def _explain(
             if not await _columns(session, table):
                 remedy = f"create the table if it is missing: {creation(table)}; then {remedy}"
             return DatabaseRefusedError(url, error.code, error.reason, remedy)
+        case 1364:
+            return await _explain_demand(session, table, error)
         case _:
             return error
 
 
+async def _explain_demand(
+    session: Session, table: str, error: DatabaseRefusedError
+) -> DatabaseRefusedError:
+    """Of a column that demands a value and is given none: whose fault that is."""
+    # In other languages as well, and not up to the apostrophe of "doesn't".
+    named = re.search(r"'(.+?)'(?!\w)", error.reason)
+    if named is None:
+        return error
+    name = named[1]
+    found = {column.name: column for column in await describe(session, table)}.get(name.lower())
+    demand = f"the table {table} demands a value in the column {name}, and"
+    if found is not None and ("insert" in found.rights or neutral(found) is None):
+        reason = f"{demand} none is known for the type {found.full_type}"
+        remedy = schema.default_null(table, name, found.full_type)
+    elif table == schema.TABLE:
+        reason = f"{demand} the account lacks the right to INSERT one"
+        remedy = schema.grant_insert(session.url.database, name, await _account(session))
+    else:
+        return error
+    return DatabaseRefusedError(str(session.url), error.code, reason, remedy)
+
+
 async def _grants(session: Session) -> str:
-    """The GRANTs for the account as the server knows it."""
+    return grants(session.url, await _account(session))
+
+
+async def _account(session: Session) -> str:
+    """The account as the server knows it, for a GRANT."""
     ((account,),) = await session.query("SELECT CURRENT_USER()")
     user, _, host = str(account).rpartition("@")
-    return grants(session.url, f"{literal(user)}@{literal(host)}")
+    return f"{literal(user)}@{literal(host)}"
 
 
 async def _columns(session: Session, table: str) -> frozenset[str]:
     """The columns of a table, as far as the account may see them; empty when there is none."""
-    rows = await session.query(
-        "SELECT column_name FROM information_schema.columns"
-        f" WHERE table_schema = DATABASE() AND table_name = {literal(table)}"
-    )
-    return frozenset(str(name).lower() for (name,) in rows)
+    return frozenset(column.name for column in await describe(session, table))

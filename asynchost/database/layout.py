@@ -6,43 +6,38 @@ one, and a neutral value where the table demands some value and offers none.
 """
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from asynchost.database.classify import StatementError
+from asynchost.database.columns import DESCRIBED, Column, Misfit, misfit, neutral
 from asynchost.database.schema import COMPUTE_NODES_COLUMNS, NOVA_COLUMNS, SERVICES, TABLE
 from asynchost.database.session import Session
 from asynchost.database.statements import literal
 
 _SERVICES_COLUMNS = frozenset({"id", "host", "binary", "deleted", "updated_at"})
-_NUMBERS = frozenset(
-    ("tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "float", "double", "bit")
-)
-_TEXTS = frozenset(
-    [
-        *("char", "varchar", "tinytext", "text", "mediumtext", "longtext"),
-        *("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"),
-    ]
-)
-_TIMES = frozenset(("date", "datetime", "timestamp", "time"))
+_JSON_COLLATION = "utf8mb4_bin"
+"""MariaDB makes a longtext of this collation, with a CHECK, of what is declared as JSON."""
 
 
-class Column(NamedTuple):
+class Further(NamedTuple):
     """A column that a new row may be given a value in, beside the original ones."""
 
     name: str
-    data_type: str
-    needs_value: bool
-    """Whether an INSERT that leaves it out is refused."""
+    neutral: str | None
+    """SQL for a value, where an INSERT that leaves the column out is refused."""
 
 
 class Layout(NamedTuple):
     """What was found."""
 
-    columns: tuple[Column, ...] = ()
+    columns: tuple[Further, ...] = ()
     services: bool = False
     """Whether Nova's table ``services`` is there and may be read."""
     host: bool = False
     """Whether rows name their nova-compute's host, in a column that may be read."""
+    misfits: tuple[Misfit, ...] = ()
+    """What is wrong with the columns that are written."""
 
     def filling(self, host: str, supported_instances: str) -> dict[str, str]:
         """The further columns of a new row and their values, as SQL; ``host`` is Nova's name of
@@ -56,9 +51,7 @@ class Layout(NamedTuple):
         }
         filled = {}
         for column in self.columns:
-            value = known.get(column.name)
-            if value is None and column.needs_value:
-                value = _neutral(column.data_type)
+            value = known.get(column.name, column.neutral)
             if value is not None:
                 filled[column.name] = value
         return filled
@@ -70,37 +63,58 @@ async def discover(session: Session, *, only_reads: bool = False) -> Layout:
     With ``only_reads`` another account would make a new row: it is taken to have the right to
     INSERT into whatever this one may see.
     """
-    rows = await session.query(
-        "SELECT table_name, column_name, data_type, is_nullable, column_default, extra, privileges"
-        " FROM information_schema.columns WHERE table_schema = DATABASE()"
-        f" AND table_name IN ({literal(TABLE)}, {literal(SERVICES)})"
-    )
-    readable = {
-        (table, str(name).lower()) for table, name, *_, rights in rows if "select" in (rights or "")
-    }
+    columns = await describe(session, TABLE, SERVICES)
+    ours = [column for column in columns if column.table == TABLE]
+    readable = {(column.table, column.name) for column in columns if "select" in column.rights}
+    further = [
+        column
+        for column in ours
+        if column.name not in COMPUTE_NODES_COLUMNS
+        and (only_reads or "insert" in column.rights)
+        and not column.is_made
+    ]
+    json = await _demand_json(session, further)
+    filled = []
+    for column in further:
+        value = neutral(column, is_json=column in json) if column.needs_value else None
+        if value is not None or column.name in NOVA_COLUMNS:
+            filled.append(Further(column.name, value))
     return Layout(
-        tuple(_further(rows, "" if only_reads else "insert")),
+        tuple(filled),
         services=readable >= {(SERVICES, column) for column in _SERVICES_COLUMNS},
         host=(TABLE, "host") in readable,
+        misfits=tuple(found for column in ours if (found := misfit(column)) is not None),
     )
 
 
-def _further(rows: Iterable[tuple[str | None, ...]], right: str) -> Iterable[Column]:
-    for table, name, data_type, nullable, default, extra, rights in rows:
-        column = str(name).lower()
-        if table != TABLE or column in COMPUTE_NODES_COLUMNS or right not in (rights or ""):
-            continue
-        is_made = bool(extra) and any(word in str(extra).lower() for word in ("auto", "generated"))
-        needs_value = nullable == "NO" and default is None and not is_made
-        if needs_value or (column in NOVA_COLUMNS and not is_made):
-            yield Column(column, str(data_type).lower(), needs_value)
+async def describe(session: Session, *tables: str) -> list[Column]:
+    """The columns of these tables, as far as the account may see them."""
+    rows = await session.query(
+        f"SELECT {', '.join(DESCRIBED)} FROM information_schema.columns"
+        f" WHERE table_schema = DATABASE() AND table_name IN ({', '.join(map(literal, tables))})"
+    )
+    return [Column.described(row) for row in rows]
 
 
-def _neutral(data_type: str) -> str | None:
-    if data_type in _NUMBERS:
-        return "0"
-    if data_type in _TEXTS:
-        return "''"
-    if data_type in _TIMES:
-        return "UTC_TIMESTAMP()"
-    return "'{}'" if data_type == "json" else None  # the server says what it wants
+async def _demand_json(session: Session, columns: Sequence[Column]) -> list[Column]:
+    """Those of a MariaDB's text columns that take JSON only."""
+    texts = [column for column in columns if column.is_text and column.needs_value]
+    if not texts or not session.is_mariadb:
+        return []
+    try:
+        rows = await session.query(
+            "SELECT check_clause FROM information_schema.check_constraints"
+            f" WHERE constraint_schema = DATABASE() AND table_name = {literal(TABLE)}"
+        )
+    except StatementError:
+        if session.closed:
+            raise
+        rows = []  # before MariaDB 10.2.22 there is no such view
+    checks = " ".join(str(clause).lower() for (clause,) in rows)
+    return [
+        column
+        for column in texts
+        if f"json_valid(`{column.name}`)" in checks
+        # An account with rights on columns only is shown no CHECK.
+        or (column.data_type, column.collation) == ("longtext", _JSON_COLLATION)
+    ]

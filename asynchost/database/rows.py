@@ -7,6 +7,7 @@ else. Memory: the values of one row.
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.model import BYTES_PER_GIB, DiskUsage, HostFacts, HostSnapshot
@@ -96,11 +97,19 @@ def _shared(values: RowValues) -> RowValues:
 
 
 def _facts_values(facts: HostFacts) -> RowValues:
-    cpu_info = {key: facts.cpu_info.get(key) for key in _CPU_INFO_KEYS}
+    text = _cpu_info(facts.cpu_info)
+    return facts.vcpus, facts.memory_mb, facts.hypervisor_type, facts.hypervisor_version, text
+
+
+def _cpu_info(described: Mapping[str, Any]) -> str:
+    cpu_info = {key: described.get(key) for key in _CPU_INFO_KEYS}
     cpu_info["features"] = sorted(cpu_info["features"] or ())
     # ASCII, so that a table in the old three-byte utf8 takes it, whatever it holds.
-    text = json.dumps(cpu_info)
-    return facts.vcpus, facts.memory_mb, facts.hypervisor_type, facts.hypervisor_version, text
+    return json.dumps(cpu_info)
+
+
+SHORTEST_CPU_INFO = len(_cpu_info({}))
+"""Of a host that says nothing of its CPU."""
 
 
 def _disk_values(disk: DiskUsage | None) -> RowValues:

@@ -131,6 +131,11 @@ def add_column(table: str, column: str) -> str:
     return f"ALTER TABLE {quoted(table)} ADD COLUMN {quoted(column)} {columns[column]}"
 
 
+def default_null(table: str, column: str, full_type: str) -> str:
+    """``ALTER TABLE`` that lets rows do without a column; for a person to run, never run here."""
+    return f"ALTER TABLE {quoted(table)} MODIFY {quoted(column)} {full_type} DEFAULT NULL"
+
+
 def grant_statements(database: str, account: str = "'asynchost'@'%'") -> tuple[str, ...]:
     """The rights that the writer needs, column by column, and no other. No DELETE anywhere.
 
@@ -155,6 +160,11 @@ def nova_grant_statements(database: str, account: str) -> tuple[str, ...]:
         f"GRANT SELECT (`host`), INSERT ({filled}) ON {where}.{quoted(TABLE)} TO {account}",
         f"GRANT SELECT ({read}) ON {where}.{quoted(SERVICES)} TO {account}",
     )
+
+
+def grant_insert(database: str, column: str, account: str) -> str:
+    """The further right to fill somebody's own column in a new row."""
+    return f"GRANT INSERT ({quoted(column)}) ON {quoted(database)}.{quoted(TABLE)} TO {account}"
 
 
 def probes(further: Iterable[str] = ()) -> tuple[tuple[str, str], ...]:

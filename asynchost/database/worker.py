@@ -18,6 +18,7 @@ from asynchost.database.alarm import Alarm
 from asynchost.database.attachment import Attachment
 from asynchost.database.claims import LISTED, Setback
 from asynchost.database.classify import Kind
+from asynchost.database.columns import mend
 from asynchost.database.dry_lane import DryLane
 from asynchost.database.endpoints import first_that_serves
 from asynchost.database.lane import Lane
@@ -191,10 +192,18 @@ class Worker:
         return lane
 
     async def _lane_of(self, session: Session) -> Lane:
+        if self._dry_run is not None:
+            await session.forbid_writes()
+        layout = await inspection.check(session, only_reads=self._dry_run is not None)
+        if layout.misfits:
+            reasons = [misfit.reason for misfit in layout.misfits]
+            self._log.warning(
+                "columns do not hold every host's values",
+                reasons=reasons,
+                mend=mend(layout.misfits),
+            )
         if self._dry_run is None:
-            return Lane(session, self._owner, await inspection.check(session))
-        await session.forbid_writes()
-        layout = await inspection.check(session, only_reads=True)
+            return Lane(session, self._owner, layout)
         return DryLane(session, self._owner, layout, self._dry_run)
 
     async def _replace(self, lane: Lane) -> Lane:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from asynchost.database import checkup as database
+from asynchost.database.columns import mend
 from asynchost.database.schema import FENCE, TABLE
 from asynchost.database.tls import Mode
 from asynchost.database.url import DatabaseUrl
@@ -224,6 +225,9 @@ async def _tables(url: str, password: str | None) -> AsyncIterator[Finding]:
         yield Finding(
             Health.OK, "tables", f"{TABLE} and {FENCE}, with all columns{beside}{services}"
         )
+        for misfit in layout.misfits:
+            found = f"{misfit.reason}: not every host's values"
+            yield Finding(Health.NOTE, "tables", found, mend([misfit]))
         yield Finding(Health.OK, "rights", "all that writing takes")
 
 

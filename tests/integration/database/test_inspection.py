@@ -2,9 +2,11 @@
 
 import re
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from asynchost.database import (
     ComputeNodeWriter,
@@ -39,6 +41,15 @@ def make_account(database: Database, name: str, *grants: str, password: str = ""
     for grant in grants:
         database.execute(grant)
     return database.server.url(database.name, user=name)
+
+
+async def mended(database: Database, error: DatabaseRefusedError, url: str) -> None:
+    """Carry the remedy out: a row is made."""
+    database.execute(error.remedy)
+    async with ComputeNodeWriter(url, settings=SETTINGS) as writer:
+        writer.attach(FakeHost("n1"))
+        await writer.flush()
+    assert database.row()["vcpus"] == 16
 
 
 async def test_apply_creates_what_is_missing_and_alters_nothing(empty_database: Database) -> None:
@@ -118,6 +129,97 @@ async def test_a_missing_right_is_named_with_the_grants(database: Database, revo
         database.execute(grant)
     async with ComputeNodeWriter(url):
         pass
+
+
+@pytest.mark.parametrize("kind", ["inet6", "uuid", "point"])
+async def test_a_column_of_which_no_value_is_known_is_named(database: Database, kind: str) -> None:
+    """With its type, and with the ALTER TABLE after which rows do without it."""
+    database.execute(f"ALTER TABLE compute_nodes ADD `my ``own` {kind} NOT NULL")
+    error = await refusal(database)
+    assert error.code == 1364
+    assert error.reason == (
+        "the table compute_nodes demands a value in the column my `own, and none is known for the"
+        f" type {kind}"
+    )
+    await mended(database, error, database.url)
+
+
+@pytest.mark.parametrize("also", ["SELECT", "REFERENCES"])
+async def test_a_column_that_may_not_be_filled_is_named(database: Database, also: str) -> None:
+    """With the GRANT for the account, also where it is not shown the column."""
+    account = "'unfilling'@'localhost'"
+    grants = schema.grant_statements(database.name, account)
+    url = make_account(database, "unfilling", *grants)
+    database.execute("ALTER TABLE compute_nodes ADD mine int NOT NULL")
+    if also == "SELECT":
+        database.execute(f"GRANT SELECT (mine) ON {database.name}.compute_nodes TO {account}")
+    error = await refusal(database, url)
+    assert error.reason == (
+        "the table compute_nodes demands a value in the column mine, and the account lacks the"
+        " right to INSERT one"
+    )
+    assert error.remedy == (
+        f"GRANT INSERT (`mine`) ON `{database.name}`.`compute_nodes` TO {account}"
+    )
+    await mended(database, error, url)
+
+
+async def test_a_companion_table_with_a_column_of_its_own_is_told_of(database: Database) -> None:
+    """Nothing is put into that, whatever its type."""
+    database.execute("ALTER TABLE asynchost_fence ADD mine point NOT NULL")
+    error = await refusal(database)
+    assert error.remedy == "ALTER TABLE `asynchost_fence` MODIFY `mine` point DEFAULT NULL"
+    await mended(database, error, database.url)
+
+
+async def test_columns_that_hold_no_hosts_values_are_refused(database: Database) -> None:
+    """And what is too small for some hosts only is mended in the same go."""
+    database.execute(
+        "ALTER TABLE compute_nodes MODIFY cpu_info varchar(20) NOT NULL,"
+        " MODIFY memory_mb smallint NOT NULL"
+    )
+    error = await refusal(database)
+    assert error.reason == "the column cpu_info (varchar(20)) holds no more than 20 characters"
+    assert error.remedy.count("MODIFY") == 2
+    with pytest.raises(DatabaseRefusedError, match="MODIFY `cpu_info`"):
+        async with ComputeNodeWriter(database.url, dry_run=print):
+            pass
+    with capture_logs() as logs:
+        await mended(database, error, database.url)
+    assert [log["event"] for log in logs if log["log_level"] != "info"] == []
+
+
+async def test_columns_that_may_be_too_small_are_told_of(database: Database) -> None:
+    """At the start, with the ALTER TABLE; hosts whose values they hold are written."""
+    database.execute(
+        "ALTER TABLE compute_nodes MODIFY memory_mb smallint NOT NULL,"
+        " MODIFY free_ram_mb int unsigned DEFAULT NULL"
+    )
+    small, large = FakeHost("small"), FakeHost("large")
+    facts = small.snapshot().facts
+    assert facts is not None
+    small.set_facts(replace(facts, memory_mb=16_384))
+    with capture_logs() as logs:
+        async with ComputeNodeWriter(database.url, settings=SETTINGS) as writer:
+            for host in (small, large):
+                writer.attach(host)
+            await writer.flush()
+    assert database.row()["hypervisor_hostname"] == "small"
+    (told, left_out) = [log for log in logs if log["log_level"] != "info"]
+    assert told["event"] == "columns do not hold every host's values"
+    assert told["reasons"] == [
+        "the column memory_mb (smallint(6)) holds no more than 32767",
+        "the column free_ram_mb (int(10) unsigned) holds nothing below 0",
+    ]
+    assert (left_out["host"], left_out["code"]) == ("large", 1264)
+    database.execute(told["mend"])
+    large.start(memory_kib=64 * 1024 * 1024)
+    with capture_logs() as logs:
+        async with ComputeNodeWriter(database.url, settings=SETTINGS) as writer:
+            writer.attach(large)
+            await writer.flush()
+    assert [log["event"] for log in logs if log["log_level"] != "info"] == []
+    assert database.row("hypervisor_hostname = 'large'")["free_ram_mb"] == -32_768
 
 
 async def test_a_table_that_cannot_be_seen_may_be_missing(database: Database) -> None:

@@ -8,6 +8,7 @@ that in which Nova's releases have added them.
 import asyncio
 import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -138,6 +139,7 @@ async def test_what_a_table_demands_is_supplied(database: Database) -> None:
     database.execute(
         "ALTER TABLE compute_nodes ADD n decimal(5, 2) NOT NULL, ADD t varchar(9) NOT NULL,"
         " ADD b blob NOT NULL, ADD d datetime NOT NULL, ADD with_default int NOT NULL DEFAULT 5,"
+        " ADD y year NOT NULL, ADD s set('a', 'b') NOT NULL, ADD e enum('a', 'b') NOT NULL,"
         " ADD made int AS (vcpus * 2) STORED, ADD nothing int NULL"
     )
     async with ComputeNodeWriter(database.url, settings=AT_ONCE) as writer:
@@ -145,8 +147,30 @@ async def test_what_a_table_demands_is_supplied(database: Database) -> None:
         await writer.flush()
     row = database.row()
     assert (row["n"], row["t"], row["b"]) == (0, "", b"")
+    assert (row["y"], row["s"], row["e"]) == (0, "", "a")
     assert row["d"] == row["created_at"]
     assert (row["with_default"], row["made"], row["nothing"]) == (5, row["vcpus"] * 2, None)
+
+
+@pytest.mark.parametrize("grants", [["ALL ON {0}.*"], schema.grant_statements("{0}", "")])
+async def test_what_demands_json_is_given_it(database: Database, grants: Sequence[str]) -> None:
+    """By MariaDB's own type, and where a CHECK asks for it, if the account is shown that."""
+    database.execute(
+        "ALTER TABLE compute_nodes ADD j json NOT NULL, ADD plain longtext NOT NULL,"
+        " ADD checked varchar(9) NOT NULL CHECK (json_valid(checked) OR checked = '')"
+    )
+    account = "json@localhost"
+    database.execute(f"CREATE OR REPLACE USER {account}")
+    for grant in (*grants, "INSERT (j, plain, checked) ON {0}.compute_nodes"):
+        words = grant.format(database.name).removeprefix("GRANT ").removesuffix(" TO ")
+        database.execute(f"GRANT {words} TO {account}")
+    url = database.server.url(database.name, user="json")
+    async with ComputeNodeWriter(url, settings=AT_ONCE) as writer:
+        writer.attach(FakeHost("n1"))
+        await writer.flush()
+    row = database.row()
+    assert (row["j"], row["plain"]) == ("{}", "")
+    assert row["checked"] == ("{}" if grants[0].startswith("ALL") else "")
 
 
 async def test_a_foreign_key_to_the_services_is_heeded(nova: Database) -> None:
