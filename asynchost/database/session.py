@@ -132,9 +132,10 @@ class Session:
         return session
 
     async def _set_up(self, *, only_reads: bool) -> None:
-        ((read_only, self._most_bytes),) = await self.query(
-            "SELECT @@read_only, @@max_allowed_packet"
-        )
+        answer = await self.query("SELECT @@read_only, @@max_allowed_packet")
+        if not answer:
+            raise _no_server(self._url, "a SELECT brings no row")
+        ((read_only, self._most_bytes),) = answer
         if read_only and not only_reads:
             raise StatementError(
                 str(self._url), _READ_ONLY, "the server is read-only", Kind.CONNECTION
@@ -262,12 +263,16 @@ def _translate(error: Exception, url: DatabaseUrl, deadline_seconds: float) -> E
         )
     if not isinstance(error, pymysql.err.Error | OSError):
         # The driver stumbled over what came: cut short, or another protocol's.
-        reason = f"no MySQL server answers there ({type(error).__name__}: {reason})"
-        return StatementError(str(url), None, reason, Kind.CONNECTION)
+        return _no_server(url, f"{type(error).__name__}: {reason}")
     if kind is Kind.CONFIGURATION:
         cause = error.__cause__
         return refusal(url, code, reason, remedy(cause) if isinstance(cause, SSLError) else None)
     return StatementError(str(url), code, reason, kind)
+
+
+def _no_server(url: DatabaseUrl, why: str) -> StatementError:
+    reason = f"no MySQL server answers there ({why})"
+    return StatementError(str(url), None, reason, Kind.CONNECTION)
 
 
 def _as_the_driver_sends(password: str) -> str:

@@ -13,7 +13,8 @@ from dataclasses import replace
 
 import pytest
 
-from asynchost.database import ComputeNodeWriter, WriterSettings, schema
+from asynchost.database import ComputeNodeWriter, WriterSettings, apply_schema, schema
+from asynchost.database.checkup import inspect
 from asynchost.database.claim import claim
 from asynchost.database.identity import Wanted
 from asynchost.database.layout import discover
@@ -93,6 +94,7 @@ async def test_every_shape_on_the_way_is_written(database: Database, steps: int)
     """From the original table to today's."""
     for step in STEPS[:steps]:
         database.execute(f"ALTER TABLE compute_nodes {step}")
+    assert (await inspect(database.url)).misfits == ()
     await write_two_hosts(database)
 
 

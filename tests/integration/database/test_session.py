@@ -175,6 +175,23 @@ async def test_whatever_greets_where_a_server_should_be_is_an_outage() -> None:
     assert "\n" not in "".join(reasons)
 
 
+async def test_what_says_yes_to_everything_is_no_server() -> None:
+    """It greets like one, lets everybody in, and brings no rows."""
+    scramble = bytes(8) + b"\0\xfe\xf7\x21\x02\0\xbf\x81\x15" + bytes(10) + b"abcdefghijkl\0"
+    greeting = b"\x0a10.11.18-MariaDB\0" + bytes(4) + scramble + b"mysql_native_password\0"
+
+    async def agree(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(bytes([len(greeting), 0, 0, 0]) + greeting)
+        while request := await reader.read(65_536):
+            writer.write(bytes([7, 0, 0, request[3] + 1, 0, 0, 0, 2, 0, 0, 0]))
+
+    async with listening(agree) as port:
+        url = DatabaseUrl.parse(f"mysql://u@127.0.0.1:{port}/db")
+        with pytest.raises(StatementError, match="a SELECT brings no row") as caught:
+            await Session.connect(url, 5.0)
+    assert caught.value.kind is Kind.CONNECTION
+
+
 async def test_an_answer_that_is_none_closes_the_session(database: Database) -> None:
     """As a statement's outcome that is unknown: the server is connected to anew."""
     garbled = asyncio.Event()

@@ -321,6 +321,7 @@ async def test_the_doctor_finds_nothing_where_nothing_is_wrong(
     [
         ("DROP TABLE asynchost_fence", "MEND  tables", "CREATE TABLE `asynchost_fence`"),
         ("ALTER TABLE compute_nodes DROP running_vms", "MEND  tables", "ADD COLUMN `running_vms`"),
+        ("ALTER TABLE compute_nodes MODIFY cpu_info char(9)", "MEND  tables", "MODIFY `cpu_info`"),
         ("REVOKE UPDATE ON *.* FROM agent@localhost", "MEND  rights", "GRANT SELECT"),
         ("ALTER USER agent@localhost IDENTIFIED BY 'x'", "MEND  database", "check the password"),
     ],
@@ -339,6 +340,20 @@ async def test_the_doctor_says_how_to_mend_the_database(
     (number,) = [number for number, line in enumerate(out) if line.startswith("MEND")]
     assert out[number].startswith(what)
     assert words in out[number + 1]
+
+
+async def test_the_doctor_notes_what_will_not_do_for_every_host(
+    database: Database, libvirtd: PrivateLibvirtd
+) -> None:
+    """Nothing must be mended for the sake of the others."""
+    database.execute("ALTER TABLE compute_nodes MODIFY vcpus tinyint NOT NULL")
+    status, out, err = await run_to_the_end(
+        "doctor", "--connect", libvirtd.uri("test"), "--database", database.url()
+    )
+    assert (status, err) == (0, [])
+    noted = [number for number, line in enumerate(out) if line.startswith("note  tables")]
+    assert "(tinyint(4)) holds no more than 127" in out[noted[0]]
+    assert "ALTER TABLE `compute_nodes` MODIFY `vcpus` int(11) NOT NULL" in out[noted[0] + 1]
 
 
 async def test_the_doctor_says_how_to_start_what_is_not_up(tmp_path: Path) -> None:
