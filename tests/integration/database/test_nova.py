@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 
-from asynchost.database import ComputeNodeWriter, WriterSettings, apply_schema, schema
+from asynchost.database import ComputeNodeWriter, WriterSettings, schema
 from asynchost.database.checkup import inspect
 from asynchost.database.claim import claim
 from asynchost.database.identity import Wanted
