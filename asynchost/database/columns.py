@@ -50,7 +50,7 @@ DESCRIBED = (
 
 
 class Column(NamedTuple):
-    """A column as the server describes it; names and types in lower case."""
+    """A column as the server describes it; its name and type in lower case."""
 
     table: str
     name: str
@@ -75,7 +75,7 @@ class Column(NamedTuple):
         table, name, data_type, full_type, nullable, default, extra, rights, length, collation = row
         made = any(word in str(extra).lower() for word in ("auto", "generated"))
         return cls(
-            str(table).lower(),
+            str(table),
             str(name).lower(),
             str(data_type).lower(),
             str(full_type),
@@ -86,6 +86,11 @@ class Column(NamedTuple):
             length if isinstance(length, int) else None,
             None if collation is None else str(collation),
         )
+
+    @property
+    def is_string(self) -> bool:
+        """Whether it holds characters, and no bytes."""
+        return self.is_text and self.collation is not None
 
     @property
     def is_text(self) -> bool:

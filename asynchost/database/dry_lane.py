@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from asynchost.database import statements
 from asynchost.database.attachment import Attachment
 from asynchost.database.claims import Setback
+from asynchost.database.classify import Kind, StatementError
 from asynchost.database.finding import find
 from asynchost.database.identity import Claim, How
 from asynchost.database.lane import Lane
@@ -60,6 +61,11 @@ class DryLane(Lane):
                 continue
             try:
                 (found,) = await find(self._session, [wanted], self._layout)
+            except StatementError as error:
+                if error.kind is not Kind.BAD_ROW:
+                    raise
+                self._claimant.refuse(attachment, error)
+                continue
             except (AmbiguousRowError, NovaOwnsRowError) as error:
                 attachment.fail(error)
                 get_logger("asynchost.database").error(

@@ -105,14 +105,14 @@ class NovaServices:
 
     def keeper(self, wanted: Wanted, row: Candidate | None) -> NovaService | None:
         """The nova-compute that is alive and keeps the host's row, or will make it: the host's, or
-        one that the row itself names, by ``host`` or ``service_id``.
+        one that the row itself names: by ``host``, or where it has none by ``service_id``.
 
         A ``service_id`` that was given is the user's word and not Nova's, and 0 is nobody's.
         """
         suspects = [self.of(wanted.name)]
         if row is not None and row.host:
             suspects += self._named(row.host)
-        if row is not None and row.service_id and wanted.service_id is None:
+        elif row is not None and row.service_id and wanted.service_id is None:
             suspects.append(self._by_id.get(row.service_id))
         return next((one for one in suspects if one is not None and one.alive), None)
 

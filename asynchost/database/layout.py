@@ -9,10 +9,9 @@ import uuid
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from asynchost.database.classify import StatementError
 from asynchost.database.columns import DESCRIBED, Column, Misfit, misfit, neutral
 from asynchost.database.schema import COMPUTE_NODES_COLUMNS, NOVA_COLUMNS, SERVICES, TABLE
-from asynchost.database.session import Session
+from asynchost.database.session import Row, Session
 from asynchost.database.statements import literal
 
 _SERVICES_COLUMNS = frozenset({"id", "host", "binary", "deleted", "updated_at"})
@@ -65,7 +64,11 @@ async def discover(session: Session, *, only_reads: bool = False) -> Layout:
     """
     columns = await describe(session, TABLE, SERVICES)
     ours = [column for column in columns if column.table == TABLE]
-    readable = {(column.table, column.name) for column in columns if "select" in column.rights}
+    readable = {
+        (column.table, column.name)
+        for column in columns
+        if "select" in column.rights and (column.is_string or column.name != "host")
+    }
     further = [
         column
         for column in ours
@@ -101,15 +104,16 @@ async def _demand_json(session: Session, columns: Sequence[Column]) -> list[Colu
     texts = [column for column in columns if column.is_text and column.needs_value]
     if not texts or not session.is_mariadb:
         return []
-    try:
+    has_view = await session.query(  # not before MariaDB 10.2.22
+        "SELECT 1 FROM information_schema.tables"
+        " WHERE table_schema = 'information_schema' AND table_name = 'CHECK_CONSTRAINTS'"
+    )
+    rows: list[Row] = []
+    if has_view:
         rows = await session.query(
             "SELECT check_clause FROM information_schema.check_constraints"
             f" WHERE constraint_schema = DATABASE() AND table_name = {literal(TABLE)}"
         )
-    except StatementError:
-        if session.closed:
-            raise
-        rows = []  # before MariaDB 10.2.22 there is no such view
     checks = " ".join(str(clause).lower() for (clause,) in rows)
     return [
         column

@@ -39,6 +39,8 @@ _INIT = (
 _CLAIM_SECONDS = 15
 """How long a claim may keep others waiting when its agent falls silent within it."""
 
+_NO_SERVER = 2000
+"""The driver's own "unknown error", in no class: what comes again and again is no outage."""
 _READ_ONLY, _NO_TLS, _NO_PLUGIN, _TOO_LARGE = 1290, 2026, 2059, 1153
 """The codes that servers and clients give for these."""
 _GOODBYE_SECONDS = 0.5
@@ -142,6 +144,10 @@ class Session:
             )
         for statement in _INIT:
             await self.write(statement)
+        if self.is_mariadb:
+            # Within a transaction it is this that counts there, where it is set, and not
+            # wait_timeout.
+            await self.write(f"SET idle_transaction_timeout = {_CLAIM_SECONDS}")
 
     @property
     def url(self) -> DatabaseUrl:
@@ -272,7 +278,7 @@ def _translate(error: Exception, url: DatabaseUrl, deadline_seconds: float) -> E
 
 def _no_server(url: DatabaseUrl, why: str) -> StatementError:
     reason = f"no MySQL server answers there ({why})"
-    return StatementError(str(url), None, reason, Kind.CONNECTION)
+    return StatementError(str(url), _NO_SERVER, reason, Kind.CONNECTION)
 
 
 def _as_the_driver_sends(password: str) -> str:

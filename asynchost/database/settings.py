@@ -43,7 +43,7 @@ class WriterSettings:
     may take a host for unwatched after three of them."""
     read_back_interval_seconds: float = 60.0
     """How often each row is read back, to find what others have changed in it: by default as often
-    as hosts are audited. A sign of life goes with it, so both come after the shorter time."""
+    as hosts are audited."""
     connection_age_seconds: float = 3600.0
     """A connection is replaced, between two writes, when it is about as old as this: so a moved
     name, a better server that came back and a load balancer's choice are followed. 0: never."""

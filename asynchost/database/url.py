@@ -152,6 +152,10 @@ def _endpoints(text: str, places: str, *, needed: bool) -> tuple[Endpoint, ...]:
             raise _refuse(text, f"it is malformed; {_SHAPE}")
         if not host:
             raise _refuse(text, f"it names no host; {_SHAPE}")
+        try:
+            host.encode("idna")
+        except UnicodeError:
+            raise _refuse(text, f"{host!r} is no host's name; {_SHAPE}") from None
         digits = match["port"] or str(DEFAULT_PORT)
         if not re.fullmatch(r"[0-9]{1,5}", digits) or not 0 < int(digits) <= _LARGEST_PORT:
             raise _refuse(text, f"{_BAD_PORT}; {_SHAPE}")

@@ -5,12 +5,11 @@ writer's. Memory: one entry for each attached host, however long an outage lasts
 """
 
 import asyncio
-import math
 import os
 import random
 import secrets
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from asynchost.database import inspection
@@ -24,6 +23,7 @@ from asynchost.database.endpoints import first_that_serves
 from asynchost.database.lane import Lane
 from asynchost.database.outage import Outage
 from asynchost.database.pending import Pending
+from asynchost.database.rounds import Rounds
 from asynchost.database.session import Session
 from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.status import WriterStatus
@@ -39,7 +39,7 @@ _TAKEN_AT_ONCE = 250
 """Bounds how long the loop stands still for many hosts."""
 _LONGEST_TURN_SECONDS = 1.0
 """Bounds how long claims and second attempts wait while there is always something due."""
-_RENEWALS_PER_TICK = 200
+_TENDED_AT_ONCE = 200
 """Bounds how long a write waits for signs of life and reading back."""
 _LOOKS_PER_RENEWAL = 12
 """How soon a standby takes over what was let go of: within five seconds, by default."""
@@ -70,6 +70,12 @@ class Worker:
         """Asked for since the last turn began."""
         self._waiting: list[asyncio.Future[None]] = []
         """Asked for before it, and not all written yet."""
+        self._renewals: Rounds[Attachment] = Rounds(
+            settings.renewal_interval_seconds, _TENDED_AT_ONCE
+        )
+        self._read_backs: Rounds[Attachment] = Rounds(
+            settings.read_back_interval_seconds, _TENDED_AT_ONCE
+        )
         self._alarm = Alarm()
         self._closing = asyncio.Event()
         self._lane: Lane | None = None
@@ -248,13 +254,15 @@ class Worker:
         Returns the lane in use at the end.
         """
         loop = asyncio.get_running_loop()
-        # A random phase, so that agents which lost one server together do not tick together.
-        renew_at = loop.time() + random.random() * self._renewal_gap_seconds  # noqa: S311
+        for rounds in (self._renewals, self._read_backs):
+            # A random phase, so that agents which lost one server together do not tick together.
+            rounds.begin(loop.time(), self.attachments, random.random())  # noqa: S311
         look_at = loop.time() if self._settings.when_fenced == WhenFenced.WAIT else _NEVER
         retire_at = self._retires_at()
         while not self.closing:
             now = loop.time()
-            other_duty_at = min(renew_at, look_at, retire_at, now + _LONGEST_TURN_SECONDS)
+            tend_at = min(self._renewals.next_at, self._read_backs.next_at)
+            other_duty_at = min(tend_at, look_at, retire_at, now + _LONGEST_TURN_SECONDS)
             if self._flushes:
                 self._waiting += self._flushes
                 self._flushes.clear()
@@ -262,11 +270,13 @@ class Worker:
             elif self._unclaimed or self._pending.next_at <= now:
                 await self._turn(lane, (), other_duty_at)
             self._release_flushes()
-            if now >= renew_at:
-                renew_at = now + self._renewal_gap_seconds
-                until = min(renew_at, now + _LONGEST_TURN_SECONDS)
+            if now >= tend_at:
+                renewed = self._renewals.take(now, self.attachments)
+                read_back = self._read_backs.take(now, self.attachments)
+                tend_at = min(self._renewals.next_at, self._read_backs.next_at)
+                until = min(tend_at, now + _LONGEST_TURN_SECONDS)
                 # Between the statements of a turn: those would have to wait for it too long.
-                await together(self._renew(lane), self._turn(lane, (), until))
+                await together(self._tend(lane, renewed, read_back), self._turn(lane, (), until))
                 self._release_flushes()
             if now >= look_at:
                 await lane.watch(self.attachments, self._settings.renewal_interval_seconds)
@@ -277,7 +287,7 @@ class Worker:
             # No await between here and the sleep: a ring in between would be lost.
             if not self._flushes and not self._unclaimed and not self.closing:
                 next_at = self._pending.next_at
-                await self._alarm.sleep(min(next_at, renew_at, look_at, retire_at))
+                await self._alarm.sleep(min(next_at, tend_at, look_at, retire_at))
         await self._turn(lane, self.attachments)
         while self._unwritten:
             await asyncio.sleep(_LAST_RETRY_SECONDS)
@@ -287,30 +297,15 @@ class Worker:
         await lane.renew(self.attachments, stopped=True)
         return lane
 
-    @property
-    def _renewal_slices(self) -> int:
-        return max(1, math.ceil(len(self.attachments) / _RENEWALS_PER_TICK))
-
-    @property
-    def _renewal_gap_seconds(self) -> float:
-        settings = self._settings
-        interval = min(settings.renewal_interval_seconds, settings.read_back_interval_seconds)
-        return interval / self._renewal_slices
-
-    async def _renew(self, lane: Lane) -> None:
-        """Say that some hosts are watched, and mend what others did to rows that do not change.
-
-        All hosts have their turn once in each interval, evenly spread over it.
-        """
-        size = math.ceil(len(self.attachments) / self._renewal_slices)
-        hosts = list(islice(self.attachments, size))
-        for attachment in hosts:
-            # To the end of the line.
-            del self.attachments[attachment]
-            self.attachments[attachment] = None
-        await lane.renew(hosts)
-        await lane.reconcile(hosts)
-        for attachment in hosts:
+    async def _tend(
+        self, lane: Lane, renewed: Sequence[Attachment], read_back: Sequence[Attachment]
+    ) -> None:
+        """Say that some hosts are watched, and mend what others did to rows that do not change."""
+        if renewed:
+            await lane.renew(renewed)
+        if read_back:
+            await lane.reconcile(read_back)
+        for attachment in read_back:
             # Not those that are pending already: another touch would put their write off.
             if attachment.dirty and attachment not in self._pending:
                 attachment.touch()

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
@@ -48,7 +49,7 @@ class Call:
     __slots__ = (
         "_on_done",
         "_run",
-        "abandoned",
+        "abandoned_at",
         "begun",
         "error",
         "must_run",
@@ -65,11 +66,16 @@ class Call:
         self._run = run
         self._on_done = on_done
         self.must_run = must_run
-        self.abandoned = False
-        """Nobody waits for it any more. Unless it must run, it is then not begun with."""
+        self.abandoned_at: float | None = None
+        """Since when nobody waits for it any more, by ``time.monotonic()``."""
         self.begun = False
         self.result: Any = None
         self.error: BaseException | None = None
+
+    @property
+    def abandoned(self) -> bool:
+        """Nobody waits for it any more. Unless it must run, it is then not begun with."""
+        return self.abandoned_at is not None
 
     def make(self) -> None:
         """Make the call; in the thread."""
@@ -106,7 +112,8 @@ class CallThread:
         self._closed = False
         self.in_flight: set[Call] = set()
         """The calls that were submitted and have not come back, abandoned ones included."""
-        _THREADS.add(self)
+        with _THREADS_LOCK:
+            _THREADS.setdefault(host, WeakSet()).add(self)
 
     def submit(self, call: Call) -> None:
         """Make the call after those submitted before. To be called on the loop.
@@ -175,8 +182,11 @@ class CallThread:
 
     @property
     def held(self) -> bool:
-        """Whether it is in a call that nobody waits for any more."""
-        return any(call.begun and (call.abandoned or self._closed) for call in self.in_flight)
+        """Whether it is in a call that nobody waits for any more; asked on any loop."""
+        return any(
+            call.begun and (call.abandoned or (self._closed and not call.must_run))
+            for call in tuple(self.in_flight)
+        )
 
     @property
     def unread_bytes(self) -> int:
@@ -185,7 +195,7 @@ class CallThread:
 
     def abandon(self, call: Call) -> None:
         """Wait for the call no longer; its result is let go of whenever it comes."""
-        call.abandoned = True  # first: a result that comes now is let go of by the thread
+        call.abandoned_at = monotonic()  # first: a result that comes now is let go of by the thread
         call.result = None
 
     def close(self) -> None:
@@ -195,7 +205,7 @@ class CallThread:
         self._closed = True
         for call in self.in_flight:
             if not call.begun:
-                call.abandoned = True
+                call.abandoned_at = monotonic()
         self._queue.put(None)
 
     async def aclose(self, grace_seconds: float = 0.5) -> bool:
@@ -261,10 +271,13 @@ class CallThread:
         self._moved.set()
 
 
-_THREADS: Final[WeakSet[CallThread]] = WeakSet()
-"""All there are; one that is held is known to its thread."""
+_THREADS: Final[dict[str, WeakSet[CallThread]]] = {}
+"""All there are, by host; one that is held is known to its thread."""
+_THREADS_LOCK: Final = threading.Lock()
 
 
 def held_threads(host: str) -> int:
-    """How many threads of this host are in a call that nobody waits for any more."""
-    return sum(thread.held for thread in list(_THREADS) if thread.host == host)
+    """How many threads of this host are in a call that nobody waits for any more; on any loop."""
+    with _THREADS_LOCK:
+        threads = list(_THREADS.get(host, ()))
+    return sum(thread.held for thread in threads)

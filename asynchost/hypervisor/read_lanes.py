@@ -62,7 +62,11 @@ class Lane:
 
     def hangs(self, seconds: float) -> bool:
         """Whether it has been held for so long."""
-        return self._late_seconds >= seconds or (self.held and self._late_seconds == 0)
+        now = monotonic()
+        return self._late_seconds >= seconds or any(
+            call.abandoned_at is not None and now - call.abandoned_at >= seconds
+            for call in self.connection.thread.in_flight
+        )
 
     @property
     def free(self) -> bool:

@@ -1,5 +1,6 @@
 """A dry run: every statement is shown, none is carried out."""
 
+import asyncio
 from collections.abc import Callable
 
 from asynchost.database import ComputeNodeWriter, WriterSettings
@@ -90,6 +91,19 @@ async def test_beside_nova_it_finds_what_a_run_that_writes_would(nova: Database)
     assert {c: made[c] for c in made.keys() - its_own} == {
         c: promised[c] for c in promised.keys() - its_own
     }
+
+
+async def test_a_name_that_the_services_cannot_hold_stops_no_other_host(nova: Database) -> None:
+    """It is left out, as by a run that writes."""
+    nova.execute("ALTER TABLE compute_nodes CONVERT TO CHARACTER SET utf8mb4")
+    nova.execute("ALTER TABLE services CONVERT TO CHARACTER SET utf8mb3")
+    shown: list[str] = []
+    async with ComputeNodeWriter(nova.url, settings=AT_ONCE, dry_run=shown.append) as writer:
+        for name in ("n\N{GRINNING FACE}", "n1"):
+            writer.attach(FakeHost(name))
+        await asyncio.wait_for(writer.flush(), 30)
+    (insert,) = shown
+    assert "'n1'" in insert
 
 
 async def test_without_the_right_to_read_services_it_knows_none(nova: Database) -> None:

@@ -10,8 +10,10 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from asynchost.database import ComputeNodeWriter, WriterSettings, schema
 from asynchost.database.checkup import inspect
@@ -175,6 +177,47 @@ async def test_what_demands_json_is_given_it(database: Database, grants: Sequenc
     assert row["checked"] == ("{}" if grants[0].startswith("ALL") else "")
 
 
+async def test_a_server_that_tells_no_checks_is_asked_for_none(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As MariaDB before 10.2.22: what it declares as JSON is known by its collation."""
+    database.execute("ALTER TABLE compute_nodes ADD j json NOT NULL, ADD plain text NOT NULL")
+    query = Session.query
+
+    async def as_an_old_one(session: Session, statement: str) -> Any:
+        for name in ("CHECK_CONSTRAINTS", "check_constraints"):
+            statement = statement.replace(name, "no_such_view")
+        return await query(session, statement)
+
+    monkeypatch.setattr(Session, "query", as_an_old_one)
+    async with ComputeNodeWriter(database.url, settings=AT_ONCE) as writer:
+        writer.attach(FakeHost("n1"))
+        await writer.flush()
+    assert (database.row()["j"], database.row()["plain"]) == ("{}", "")
+
+
+@pytest.mark.parametrize("kind", ["int", "varbinary(255)"])
+async def test_a_host_that_is_no_text_names_no_nova_compute(database: Database, kind: str) -> None:
+    """A column of somebody's own, by that name."""
+    database.execute(f"ALTER TABLE compute_nodes ADD host {kind} DEFAULT NULL")
+    database.insert_node(hypervisor_hostname="n1", host="5", vcpus_used=9)
+    async with ComputeNodeWriter(database.url, settings=AT_ONCE) as writer:
+        writer.attach(FakeHost("n1"))
+        await writer.flush()
+    assert database.row()["vcpus_used"] == 0
+
+
+async def test_a_table_whose_name_differs_in_case_is_another_one(database: Database) -> None:
+    """What it demands is no matter of ours."""
+    database.execute("CREATE TABLE COMPUTE_NODES (legacy int NOT NULL, memory_mb tinyint)")
+    with capture_logs() as logs:
+        async with ComputeNodeWriter(database.url, settings=AT_ONCE) as writer:
+            writer.attach(FakeHost("n1"))
+            await writer.flush()
+    assert database.row()["hypervisor_hostname"] == "n1"
+    assert [log["event"] for log in logs if log["log_level"] == "warning"] == []
+
+
 async def test_a_foreign_key_to_the_services_is_heeded(nova: Database) -> None:
     """As Nova's tables had it for some years: a row is made for the host's service, and for none
     other; a host without one is told what it lacks, and the others go on."""
@@ -276,19 +319,21 @@ async def test_a_row_that_names_a_living_nova_compute_is_left_alone(
 
 
 @pytest.mark.parametrize(
-    "case", ["no service", "another binary", "silent", "gone", "given", "of no host"]
+    "case", ["no service", "another binary", "silent", "gone", "given", "its own", "of no host"]
 )
 async def test_a_row_that_no_living_nova_compute_keeps_is_written(
     nova: Database, case: str
 ) -> None:
-    """Of a service only its id is the row's, and that says little where a user gave it."""
+    """Of a service only its id is the row's, and that says little where a user gave it, now or
+    when the row was made."""
     others = nova.insert_service("rack1", 5)
     service, host = {
         "no service": lambda: (0, "n1"),
         "another binary": lambda: (nova.insert_service("c1", 5, "nova-conductor"), "c1"),
         "silent": lambda: (nova.insert_service("rack2", 5000), "rack2"),
         "gone": lambda: (nova.insert_service("rack2", 5, deleted=1), "rack2"),
-        "given": lambda: (others, "n1"),
+        "given": lambda: (others, None),
+        "its own": lambda: (others, "n1"),
         "of no host": lambda: (None, None),
     }[case]()
     nova.insert_node(hypervisor_hostname="n1", service_id=service, host=host, vcpus_used=9)

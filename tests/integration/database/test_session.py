@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from asynchost.database import ComputeNodeWriter, PrivateMariaDB, WriterSettings, apply_schema
-from asynchost.database.classify import Kind, StatementError
+from asynchost.database.classify import Kind, StatementError, is_known
 from asynchost.database.session import Session
 from asynchost.database.url import DatabaseUrl
 from asynchost.testing import FakeHost
@@ -26,10 +26,12 @@ async def session(database: Database) -> AsyncIterator[Session]:
 
 
 async def test_the_session_is_set_up(session: Session) -> None:
-    """Isolation, autocommit, strict mode, UTC, short lock waits."""
-    ((isolation, autocommit, sql_mode, zone, lock_wait),) = await session.query(
-        "SELECT @@tx_isolation, @@autocommit, @@sql_mode, @@time_zone, @@innodb_lock_wait_timeout"
+    """Isolation, autocommit, strict mode, UTC, short lock waits; silence in a claim is short."""
+    ((isolation, autocommit, sql_mode, zone, lock_wait, idle),) = await session.query(
+        "SELECT @@tx_isolation, @@autocommit, @@sql_mode, @@time_zone,"
+        " @@innodb_lock_wait_timeout, @@idle_transaction_timeout"
     )
+    assert 0 < idle <= 30, "0, the server's default, would be for ever"
     assert (isolation, autocommit, zone, lock_wait) == ("READ-COMMITTED", 1, "+00:00", 1)
     assert "STRICT_ALL_TABLES" in sql_mode
     assert "NO_BACKSLASH_ESCAPES" not in sql_mode
@@ -165,6 +167,9 @@ async def test_whatever_greets_where_a_server_should_be_is_an_outage() -> None:
             with pytest.raises(StatementError) as caught:
                 await Session.connect(url, 5.0)
             assert caught.value.kind is Kind.CONNECTION
+            # What comes again and again is no outage: somebody must look.
+            speaks = not caught.value.reason.startswith("no MySQL server answers there (")
+            assert is_known(caught.value.code) is speaks
             reasons.append(caught.value.reason)
         said.append(next(greetings()))
         async with ComputeNodeWriter(f"mysql://u@127.0.0.1:{port}/db") as writer:

@@ -69,6 +69,7 @@ def test_a_url_is_read(text: str, expected: DatabaseUrl) -> None:
         ("mysql://u@h:abc/db", "a port is a number from 1 to 65535"),
         ("mysql://u@[::1/db", "it is malformed"),
         ("mysql://u@h1,,h2/db", "it names no host"),
+        ("mysql://u@a..b/db", "'a..b' is no host's name"),
         ("mysql://u@h1,h2:x/db", "a port is a number from 1 to 65535"),
         ("mysql://u@h1,h1:3306/db", "it names h1:3306 more than once"),
         ("mysql://u@h/db#x", "a # must be written %23"),

@@ -12,7 +12,12 @@ import libvirt
 import pytest
 
 from asynchost.hypervisor import call_thread
-from asynchost.hypervisor.call_thread import Call, CallThread, ThreadClosedError
+from asynchost.hypervisor.call_thread import (
+    Call,
+    CallThread,
+    ThreadClosedError,
+    held_threads,
+)
 from asynchost.hypervisor.event_loop import EVENT_LOOP
 from tests.support.waiting import eventually, eventually_equal
 
@@ -502,3 +507,23 @@ def test_a_loop_that_closes_early_is_no_error_in_the_thread(
     assert call.thread is not None
     call.thread.join(DEADLINE_SECONDS)
     assert not call.thread.is_alive()
+
+
+async def test_threads_that_nobody_waits_for_are_counted_by_host(gate: MakeGate) -> None:
+    """Those of a host; not one that is closing in good order."""
+    held, other = CallThread("test", "held"), CallThread("test", "other")
+    hangs, farewell = gate(), gate()
+    call = Call(hangs, ignore)
+    held.submit(call)
+    other.submit(Call(farewell, ignore, must_run=True))
+    other.close()
+    for one in (hangs, farewell):
+        await eventually(one.entered.is_set)
+    assert (held_threads("held"), held_threads("other")) == (0, 0)
+    held.abandon(call)
+    assert (held_threads("held"), held_threads("other")) == (1, 0)
+    for one in (hangs, farewell):
+        one.opened.set()
+    await eventually_equal(lambda: held_threads("held"), 0)
+    for thread in (held, other):
+        await thread.aclose()

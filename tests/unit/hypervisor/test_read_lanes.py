@@ -4,6 +4,7 @@ What they do with real reads is in ``test_reader.py``, and with locked domains i
 """
 
 import asyncio
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -35,10 +36,10 @@ class Deaf:
 class Held(Deaf):
     """A connection whose thread is in a read that was given up."""
 
-    def __init__(self) -> None:
+    def __init__(self, given_up_seconds_ago: float = 60.0) -> None:
         super().__init__()
         call = Call(lambda: None, lambda _: None)
-        call.abandoned = True
+        call.abandoned_at = monotonic() - given_up_seconds_ago
         self.thread.in_flight.add(call)
 
 
@@ -74,3 +75,10 @@ async def test_one_that_is_being_opened_is_waited_for() -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert lanes.hang(5.0)
+
+
+async def test_a_call_that_was_given_up_a_moment_ago_may_still_return() -> None:
+    """As one that somebody cancelled, and libvirt answers."""
+    held: Any = Held(given_up_seconds_ago=0.0)
+    lanes = ReadLanes(held, lambda: cast("Connection", Deaf()), lambda: None)
+    assert not lanes.hang(5.0)
