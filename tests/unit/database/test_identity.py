@@ -102,8 +102,8 @@ def test_a_hosts_service_has_its_name_or_alone_shares_it_up_to_the_first_dot() -
 def test_the_row_itself_says_which_nova_compute_keeps_it(
     row: Candidate | None, given: int | None, expected: int | None
 ) -> None:
-    """By its host, or where it has none its service, except one that the user gave; only one that is
-    alive."""
+    """By its host, or where it has none its service, except one that the user gave; and only one
+    that is alive."""
     zero, one = NovaService(0, "zero", True), NovaService(1, "rack1", True)
     services = NovaServices([zero, one, NovaService(2, "rack2", False)])
     keeper = services.keeper(Wanted("n1", given, {}), row)
