@@ -62,6 +62,10 @@ _PROVIDER_OPTIONS = {
 """A silent node is given up in seconds; the order of these times must stay as it is."""
 
 
+_STARTS = 4
+"""How often one is started before it is given up."""
+
+
 class Node(PrivateMariaDB):
     """One node; the first one of :meth:`cluster` founds the cluster, unless it is there."""
 
@@ -91,13 +95,17 @@ class Node(PrivateMariaDB):
 
     async def begin(self) -> None:
         """Start it: it takes part once enough of the others do."""
-        try:
-            await super().start()
-        except DatabaseUnavailableError:
-            # The others took its last life for alive still, and let no second one in: what
-            # watches over a node starts it once more.
-            await self.kill()
-            await super().start()
+        for started in range(_STARTS):
+            try:
+                await super().start()
+            except DatabaseUnavailableError:
+                # The others took its last life for alive still and let no second one in, or those
+                # that it needs were not there in time: what watches over a node starts it again.
+                await self.kill()
+                if started == _STARTS - 1:
+                    raise
+            else:
+                break
         # Whoever founds a second time, founds a second cluster.
         self._arguments = self._joining
 
