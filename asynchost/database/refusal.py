@@ -23,6 +23,7 @@ def _remedy(url: DatabaseUrl, code: int | None) -> str:
     remedies = {
         (1045, 1698): f"check the password, whether {url.user!r} may come from this machine, and"
         " whether the account asks for TLS or a client's certificate (ssl_mode, ssl_cert)",
+        (2000,): "check host and port: another protocol may be spoken there",
         (2026,): "turn TLS on in the server, or take the ssl_ options out of the URL",
         (1227, 1370): f"the account lacks rights: {grants(url)}",
         (1049,): f"create it: {database}",

@@ -13,6 +13,7 @@ URL = DatabaseUrl.parse("mysql://me:secret@db/nova")
     [
         (1045, "check the password, whether 'me' may come from this machine"),
         (1698, "check the password"),
+        (2000, "check host and port"),
         (1044, "create the database if it is missing: CREATE DATABASE `nova`; then GRANT SELECT"),
         (1142, "create the tables if they are missing: asynchost schema --apply"),
         (1142, "(as an account that may create tables); then GRANT SELECT"),
