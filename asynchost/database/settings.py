@@ -41,9 +41,9 @@ class WriterSettings:
     renewal_interval_seconds: float = 60.0
     """How often the writer says that it still watches hosts whose rows do not change. A reader
     may take a host for unwatched after three of them."""
-    read_back_interval_seconds: float = 60.0
-    """How often each row is read back, to find what others have changed in it: by default as often
-    as hosts are audited."""
+    read_back_interval_seconds: float | None = None
+    """How often each row is read back, to find what others have changed in it. None: as often as a
+    sign of life is given. The daemon does it as often as it audits."""
     connection_age_seconds: float = 3600.0
     """A connection is replaced, between two writes, when it is about as old as this: so a moved
     name, a better server that came back and a load balancer's choice are followed. 0: never."""
@@ -74,7 +74,7 @@ class WriterSettings:
                 choices = _CHOICES[field.name]
                 if value not in list(choices):
                     raise InvalidSettingError(field.name, value, f"give {' or '.join(choices)}")
-            elif isinstance(value, bool):
+            elif isinstance(value, bool) or (value is None and field.default is None):
                 continue
             elif field.name in may_be_zero:
                 if not 0 <= value < float("inf"):

@@ -74,7 +74,8 @@ class Worker:
             settings.renewal_interval_seconds, _TENDED_AT_ONCE
         )
         self._read_backs: Rounds[Attachment] = Rounds(
-            settings.read_back_interval_seconds, _TENDED_AT_ONCE
+            settings.read_back_interval_seconds or settings.renewal_interval_seconds,
+            _TENDED_AT_ONCE,
         )
         self._alarm = Alarm()
         self._closing = asyncio.Event()

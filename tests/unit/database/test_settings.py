@@ -12,6 +12,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert (settings.quiet_seconds, settings.maximum_delay_seconds) == (0.05, 0.5)
     assert settings.shutdown_deadline_seconds == 5.0
     assert settings.renewal_interval_seconds == 60.0
+    assert settings.read_back_interval_seconds is None
 
 
 @pytest.mark.parametrize("name", ["quiet_seconds", "maximum_delay_seconds"])
@@ -28,6 +29,7 @@ def test_zero_means_at_once(name: str) -> None:
         ("quiet_seconds", float("nan")),
         ("statement_deadline_seconds", 0.0),
         ("renewal_interval_seconds", 0.0),
+        ("read_back_interval_seconds", 0.0),
         ("backoff_initial_seconds", -1.0),
         ("refusal_retry_seconds", float("nan")),
     ],
