@@ -79,7 +79,7 @@ class Claimant:
                 # From now on each is claimed alone, lest a lock on one hold up the others.
                 return [Setback(attachment, error) for attachment, _ in batch]
             if len(batch) == 1:
-                return self._settle(batch[0].attachment, error)
+                return self.settle(batch[0].attachment, error)
         else:
             for one, claimed in zip(batch, claims, strict=True):
                 one.attachment.own(claimed)
@@ -98,7 +98,7 @@ class Claimant:
                     raise
         return await claim(self._session, wanted, self._owner, held, self._layout)
 
-    def _settle(
+    def settle(
         self, attachment: Attachment, error: StatementError | ConfigurationError | StillOwnedError
     ) -> list[Setback]:
         """What becomes of a host that could not be claimed for a reason of its own."""

@@ -18,7 +18,6 @@ from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.database.session import Session
 from asynchost.database.statements import FenceKey, RowWrite
 from asynchost.errors import AmbiguousRowError, NovaOwnsRowError
-from asynchost.log import get_logger
 
 
 class DryLane(Lane):
@@ -61,16 +60,10 @@ class DryLane(Lane):
                 continue
             try:
                 (found,) = await find(self._session, [wanted], self._layout)
-            except StatementError as error:
-                if error.kind is not Kind.BAD_ROW:
+            except (StatementError, AmbiguousRowError, NovaOwnsRowError) as error:
+                if isinstance(error, StatementError) and error.kind is not Kind.BAD_ROW:
                     raise
-                self._claimant.refuse(attachment, error)
-                continue
-            except (AmbiguousRowError, NovaOwnsRowError) as error:
-                attachment.fail(error)
-                get_logger("asynchost.database").error(
-                    "row refused", host=attachment.host, reason=error.message
-                )
+                self._claimant.settle(attachment, error)
                 continue
             if found.row is None:
                 # An id that no row has, and that tells the hosts apart.

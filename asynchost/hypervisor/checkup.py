@@ -5,7 +5,7 @@ test driver inside this process, which nobody else can see.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -13,9 +13,12 @@ from typing import Final
 
 import libvirt
 
+from asynchost.agenda import Mark
+from asynchost.hypervisor.batch import Read, read_domain
 from asynchost.hypervisor.connection import Connection
 from asynchost.hypervisor.domain_events import EVENTS, DomainEvent
 from asynchost.hypervisor.event_loop import EVENT_LOOP
+from asynchost.model import Cause
 from asynchost.settings import MonitorSettings
 
 _PROBE: Final = (
@@ -76,7 +79,7 @@ async def check_up(uri: str, settings: MonitorSettings) -> Checkup:
             domains = await connection.list_domains()
             list_seconds, listed = loop.time() - began, len(domains)
             read_seconds = await connection.ask(
-                "virDomainGetInfo", lambda _: _time_read(domains.values())
+                "virDomainGetInfo", lambda handle: _time_read(handle, domains)
             )
             domains.clear()
             keepalive = None if connection.in_process else await _answers_keepalive(connection)
@@ -96,16 +99,14 @@ async def check_up(uri: str, settings: MonitorSettings) -> Checkup:
             await connection.aclose()
 
 
-def _time_read(domains: Iterable[libvirt.virDomain]) -> float | None:
+def _time_read(
+    connection: libvirt.virConnect, domains: Mapping[str, libvirt.virDomain]
+) -> float | None:
     """How long it takes to read the first that is still there, in seconds; in a thread."""
-    for domain in domains:
+    for uuid, domain in domains.items():
         began = monotonic()
-        try:
-            domain.info()
-        except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                raise
-        else:
+        read = Read(uuid, Mark(Cause.LOOK_AGAIN), domain, ask_reason=False)
+        if read_domain(connection, read) is not None:
             return monotonic() - began
     return None
 
