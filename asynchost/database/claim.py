@@ -50,12 +50,22 @@ async def claim(
     await session.write("START TRANSACTION")
     try:
         claims = await _Attempt(session, batch, owner, layout).claim_locked(services, held)
+        await session.write("COMMIT")
     except BaseException:
-        if not session.closed:
-            await session.write("ROLLBACK")
+        await _roll_back(session)
         raise
-    await session.write("COMMIT")
     return claims
+
+
+async def _roll_back(session: Session) -> None:
+    """Leave no transaction open: later writes would stand in it and never be committed."""
+    if session.closed:
+        return
+    try:
+        await session.write("ROLLBACK")
+    except BaseException:
+        session.abort()
+        raise
 
 
 class _Attempt:

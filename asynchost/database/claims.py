@@ -20,7 +20,7 @@ _CLAIMS_PER_TRANSACTION = 100
 holds its locks, on the hosts of one batch, for a tenth of a second."""
 _ATTEMPTS = 3
 """How often a claim is begun again at once when the row changed under it."""
-_OF_ONE_HOST = (Kind.BAD_ROW, Kind.RESOLVE)
+_OF_ONE_HOST = (Kind.BAD_ROW, Kind.RESOLVE, Kind.STATEMENT)
 LISTED = 10
 """How many hosts or rows are told of one by one."""
 _LONGEST_LOGGED = 60

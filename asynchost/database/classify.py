@@ -2,7 +2,9 @@
 
 Pure: integers in, classes out, plus the one internal error that carries them. Decided by the
 integer code alone: texts are translated, and one class of the driver covers opposite cases.
-A code that is not listed means: reconnect.
+A server's code that is not listed is the statement's: the server answered, so the connection is in
+order, and one row may be the cause. An error without a code, and an unlisted code of the client
+library, mean: reconnect.
 """
 
 import os
@@ -19,6 +21,9 @@ class Kind(Enum):
     """Close, connect again after a backoff. The statement's outcome is unknown."""
     SAME_CONNECTION = "same connection"
     """The server took it back: try again on this connection after a backoff."""
+    STATEMENT = "statement"
+    """The server refused the statement, for a reason that is not known here: find the row that is
+    the cause, try that row again after a backoff, go on with the others."""
     RESOURCES = "resources"
     """Disk, memory, tables are full: try again slowly, and say so."""
     BAD_ROW = "bad row"
@@ -30,7 +35,6 @@ class Kind(Enum):
 
 
 _CODES: dict[Kind, tuple[int, ...]] = {
-    # Listed for the reader: every code that is not listed means the same.
     Kind.CONNECTION: (
         *(1040, 1042, 1043, 1047, 1053, 1077, 1079, 1129, 1152, 1158, 1159, 1160, 1161, 1184),
         *(1203, 1226, 1290, 1792, 1836, 1927, 2003, 2006, 2013, 2014, 2027, 2055, 4031),
@@ -54,6 +58,8 @@ _CODES: dict[Kind, tuple[int, ...]] = {
         *(2026, 2059, 4151),
     ),
 }
+_CLIENT_CODES = range(2000, 3000)
+"""The codes of the client library: no server sends them."""
 NO_PARENT_ROW = (1216, 1452)
 """A foreign key misses its row; the former where the account may not know of that table."""
 _KINDS = {code: kind for kind, codes in _CODES.items() for code in codes}
@@ -83,7 +89,9 @@ def kind_of(error: BaseException) -> Kind:
     if isinstance(cause, ssl.SSLCertVerificationError) or _is_alert(cause):
         return Kind.CONFIGURATION
     code = code_of(error)
-    return Kind.CONNECTION if code is None else _KINDS.get(code, Kind.CONNECTION)
+    if code is None:
+        return Kind.CONNECTION
+    return _KINDS.get(code, Kind.CONNECTION if code in _CLIENT_CODES else Kind.STATEMENT)
 
 
 def is_known(code: int | None) -> bool:

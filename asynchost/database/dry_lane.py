@@ -19,6 +19,8 @@ from asynchost.database.session import Session
 from asynchost.database.statements import FenceKey, RowWrite
 from asynchost.errors import AmbiguousRowError, NovaOwnsRowError
 
+_OF_ONE_HOST = (Kind.BAD_ROW, Kind.STATEMENT)
+
 
 class DryLane(Lane):
     """Takes what it shows for written. ``show`` is given each statement."""
@@ -54,6 +56,7 @@ class DryLane(Lane):
         held: Mapping[int, str],  # noqa: ARG002 - as a lane has it
     ) -> list[Setback]:
         """Find the rows of hosts that have none, or show how they would be made."""
+        setbacks: list[Setback] = []
         for attachment in attachments:
             wanted = attachment.wanted()
             if wanted is None:
@@ -61,9 +64,9 @@ class DryLane(Lane):
             try:
                 (found,) = await find(self._session, [wanted], self._layout)
             except (StatementError, AmbiguousRowError, NovaOwnsRowError) as error:
-                if isinstance(error, StatementError) and error.kind is not Kind.BAD_ROW:
+                if isinstance(error, StatementError) and error.kind not in _OF_ONE_HOST:
                     raise
-                self._claimant.settle(attachment, error)
+                setbacks += self._claimant.settle(attachment, error)
                 continue
             if found.row is None:
                 # An id that no row has, and that tells the hosts apart.
@@ -76,7 +79,7 @@ class DryLane(Lane):
                 values = dict(zip(OWNED_COLUMNS, row, strict=True))
             key = FenceKey(wanted.name, str(found.service_id))
             attachment.own(Claim(row_id, found.service_id, key, 0, how, values))
-        return []
+        return setbacks
 
     async def _flush(
         self, batch: Sequence[RowWrite], planned: Mapping[int, Attachment]

@@ -189,7 +189,8 @@ class Lane:
             if error.kind is Kind.CONNECTION:
                 _doubt(hosts, batch)
                 raise
-            if error.kind is not Kind.BAD_ROW:
+            one_row = error.kind in (Kind.BAD_ROW, Kind.STATEMENT)
+            if not one_row or (len(batch) == 1 and error.kind is Kind.STATEMENT):
                 # The server took it back, so nothing is in doubt.
                 return [Setback(host, error) for host in hosts]
             if len(batch) == 1:

@@ -142,21 +142,25 @@ async def test_an_old_connection_serves_on_where_there_is_no_new_one() -> None:
         assert database.row()["vcpus_used"] == 1
 
 
-async def test_an_unknown_error_that_comes_again_and_again_is_a_persons_matter(
+async def test_an_unknown_error_of_a_claim_is_told_and_the_claim_is_tried_again(
     database: Database,
 ) -> None:
-    """Twice it may be an outage; from the third time on it is told as a refusal is."""
+    """The server answered, so the connection stays; the row is made once the cause is gone."""
     database.execute(
         "CREATE TRIGGER novel BEFORE INSERT ON compute_nodes FOR EACH ROW"
         " SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 31337, MESSAGE_TEXT = 'a novelty'"
     )
     with capture_logs() as logs:
         async with ComputeNodeWriter(database.url, settings=AT_ONCE) as writer:
+            session = await database.only_connection()
             writer.attach(FakeHost("n1"))
-            await eventually(lambda: [log for log in logs if log["log_level"] == "error"], 30)
+            await eventually(lambda: [log for log in logs if log["log_level"] == "warning"], 30)
             # In a thread: it waits for the end of a claim that has begun.
             await asyncio.to_thread(database.execute, "DROP TRIGGER novel")
             await writer.flush()
-    reasons = [log["reason"] for log in logs if log["log_level"] == "error"]
-    assert "a novelty, 3 times in a row (error 31337)" in reasons[0]
+            assert database.connections() == [session]
+    told = [log for log in logs if log["log_level"] != "info"]
+    assert [log["event"] for log in told] == ["writing again later"]
+    assert told[0]["hosts"] == ["n1"]
+    assert "a novelty (error 31337)" in told[0]["reason"]
     assert len(database.rows()) == 1

@@ -1,4 +1,4 @@
-"""Error codes: each in its class, and whatever is not known means to reconnect."""
+"""Error codes: each in its class; a server's unlisted code is the statement's."""
 
 import ssl
 
@@ -12,8 +12,9 @@ from asynchost.database.classify import Kind, code_of, kind_of, reason_of
 CLASSES = {
     Kind.CONNECTION: """1040 1042 1043 1047 1053 1077 1079 1129 1152 1158 1159 1160 1161 1184 1203
         1226 1290 1792 1836 1927 2003 2006 2013 2014 2027 2055 4031 9001 9002 9003 9004 9005
-        31337""",
+        2999""",
     Kind.SAME_CONNECTION: "1020 1180 1205 1213 1317 1969 3024 3101 3572 8002 8022 8028 9007",
+    Kind.STATEMENT: "1300 1467 3105 31337",
     Kind.RESOURCES: "3 28 1021 1030 1037 1041 1114",
     Kind.BAD_ROW: "167 1048 1153 1216 1264 1265 1267 1292 1366 1406 1452 1644 3819 3988 4025",
     Kind.RESOLVE: "1062",
