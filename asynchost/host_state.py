@@ -38,7 +38,7 @@ _NAMED_IN_A_LINE = 8
 _LIKELY_CAUSE = {
     "active": "its start or end came without an event, or the event was lost",
     "counted": "its definition came, went or was renamed without an event",
-    "vcpus": "libvirt sends no event when a domain's vCPUs change",
+    "vcpus": "libvirt sends no event of an added vCPU, and before 12.4 none of a removed one",
     "memory_kib": "its memory changed without an event, or the event was lost",
     "at_work": "libvirt sends no event when this work begins or ends",
 }

@@ -16,7 +16,7 @@ import libvirt
 from asynchost.agenda import Mark
 from asynchost.hypervisor.batch import Read, read_domain
 from asynchost.hypervisor.connection import Connection
-from asynchost.hypervisor.domain_events import EVENTS, DomainEvent
+from asynchost.hypervisor.domain_events import DomainEvent
 from asynchost.hypervisor.event_loop import EVENT_LOOP
 from asynchost.model import Cause
 from asynchost.settings import MonitorSettings
@@ -91,7 +91,7 @@ async def check_up(uri: str, settings: MonitorSettings) -> Checkup:
                 domains=listed,
                 list_seconds=list_seconds,
                 read_seconds=read_seconds,
-                registered=len(EVENTS) - len(connection.missing_events),
+                registered=connection.registered_events,
                 missing_events=tuple(connection.missing_events),
                 keepalive=keepalive,
             )

@@ -1,10 +1,10 @@
 """One libvirt connection: opened, listened to, called and closed off the event loop.
 
 A connection is never opened twice: when it is lost, a new one takes its place. One call at a
-time is in flight on it, an abandoned one included, in a thread of its own. With two, every
-libvirt before 10.3 crashes the process, or leaves the second call hanging, when keepalive closes
-the connection (CVE-2024-4418: the first caller leaves a pointer to its stack behind, which the
-second one follows); and libvirtd grants a client no more than five.
+time is in flight on it, an abandoned one included, in a thread of its own. With several, only one
+call fails when keepalive closes the connection, and the others hang for ever (libvirt 9.0, 11.3 and
+12.8, measured); before 10.3 the process may crash (CVE-2024-4418: the first caller leaves a
+pointer to its stack behind, which the second one follows). libvirtd grants a client five calls.
 
 Memory: the events that have come and are not yet handed on. Nothing is kept per domain: a
 ``virDomain`` pins its connection, so none outlives a read.
@@ -23,7 +23,7 @@ import libvirt
 from asynchost.errors import CallTimeoutError, HypervisorUnavailableError
 from asynchost.hypervisor.authentication import AUTHENTICATION
 from asynchost.hypervisor.call_thread import Call, CallThread, ThreadClosedError
-from asynchost.hypervisor.domain_events import EVENTS, DomainEvent, Translate
+from asynchost.hypervisor.domain_events import EVENTS, DomainEvent, EventKind, Translate
 from asynchost.hypervisor.libvirt_errors import translated, where_supported
 from asynchost.hypervisor.listing import list_domains, paused_reasons
 from asynchost.hypervisor.uri import check_uri, unattended
@@ -75,7 +75,7 @@ class Connection:
         self.lost: asyncio.Future[HypervisorUnavailableError] = self._loop.create_future()
         """Done as soon as the connection is known to be dead."""
         self.missing_events: list[str] = []
-        """The events that this libvirt, or this driver, does not have."""
+        """The events that this libvirt, or this driver, does not have, without optional ones."""
 
     # -- opening and closing ----------------------------------------------------------------------
 
@@ -131,7 +131,7 @@ class Connection:
         for event in EVENTS:
             number = getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{event.name}", None)
             if number is None:
-                self.missing_events.append(event.name)
+                self._note_missing(event)
                 continue
             try:
                 callback_id = connection.domainEventRegisterAny(
@@ -141,9 +141,18 @@ class Connection:
                 # Without lifecycle events nothing is known; and a loss is no lack.
                 if event.name == "LIFECYCLE" or not connection.isAlive():
                     raise
-                self.missing_events.append(event.name)
+                self._note_missing(event)
             else:
                 self._callback_ids.append(callback_id)
+
+    def _note_missing(self, event: EventKind) -> None:
+        if not event.optional:
+            self.missing_events.append(event.name)
+
+    @property
+    def registered_events(self) -> int:
+        """How many kinds of events are registered."""
+        return len(self._callback_ids)
 
     def _closed_by_libvirt(self, _connection: libvirt.virConnect, reason: int, _: object) -> None:
         # In any thread, with libvirt's locks held: a call into libvirt would deadlock here.

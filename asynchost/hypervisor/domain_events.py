@@ -39,6 +39,9 @@ class EventKind(NamedTuple):
     name: str
     """The part of the constant after ``VIR_DOMAIN_EVENT_ID_``."""
     translate: Translate
+    optional: bool = False
+    """Whether supported versions of libvirt, or drivers, lack it, so that its absence is no
+    fault of the host and is not reported."""
 
 
 _LIFECYCLE: Final = {
@@ -87,4 +90,6 @@ EVENTS: Final = (
     EventKind("DEVICE_REMOVED", _dirty("device removed", look_again=True, device=True)),
     EventKind("MEMORY_DEVICE_SIZE_CHANGE", _dirty("memory device size", look_again=True)),
     EventKind("JOB_COMPLETED", _dirty("job completed", look_again=False)),
+    # libvirt has it from 12.4 on. It comes after the number; an added vCPU has no event.
+    EventKind("VCPU_REMOVED", _dirty("vcpu removed", look_again=False), optional=True),
 )

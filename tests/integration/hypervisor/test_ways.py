@@ -105,7 +105,8 @@ async def test_totals_and_row_follow_a_guest(
 
 
 # Every event id beside the one without which there would be nothing.
-OTHERS = [event.name for event in EVENTS if event.name != "LIFECYCLE"]
+OTHERS = [event.name for event in EVENTS if event.name != "LIFECYCLE" and not event.optional]
+OPTIONAL = [event.name for event in EVENTS if event.optional]
 
 
 @pytest.mark.parametrize("old", ["library", "daemon"])
@@ -131,6 +132,29 @@ async def test_a_libvirt_too_old_for_an_event_loses_that_event_only(
         await eventually(lambda: totals_of(monitor.usage) == Totals(2, 16, 1, 0))
     (line,) = [text for text in caplog.messages if "event not available" in text]
     assert name in line
+
+
+@pytest.mark.parametrize("old", ["library", "daemon"])
+@pytest.mark.parametrize("name", OPTIONAL)
+async def test_an_optional_event_is_missed_without_a_word(
+    libvirtd: PrivateLibvirtd,
+    test_connection: libvirt.virConnect,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    old: str,
+    name: str,
+) -> None:
+    """No warning, nothing in the status; the monitor works. Library or daemon may lack it."""
+    del test_connection
+    constant = f"VIR_DOMAIN_EVENT_ID_{name}"
+    if old == "library":
+        monkeypatch.delattr(libvirt, constant, raising=False)
+    else:
+        # One that the daemon has never heard of.
+        monkeypatch.setattr(libvirt, constant, 999, raising=False)
+    async with HostMonitor(libvirtd.uri("test"), settings=EVENTS_ONLY) as monitor:
+        assert monitor.status.missing_events == ()
+    assert not [text for text in caplog.messages if "event not available" in text]
 
 
 async def test_a_libvirt_without_lifecycle_events_is_not_watched(
