@@ -32,6 +32,7 @@ from asynchost.model import (
     Observation,
     Usage,
 )
+from asynchost.observers import Observers, Report
 
 _RECENT_DRIFT = 16
 _NAMED_IN_A_LINE = 8
@@ -49,6 +50,7 @@ class HostState:
     """The state of one host: ledger, freshness, facts, disk, and who wants to know.
 
     ``clock`` returns seconds that only grow; ``log`` is a structlog logger bound to the host.
+    ``report`` is given the error of an observer that raises; by default it is logged.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class HostState:
         clock: Callable[[], float],
         log: Any,
         policy: Policy = DEFAULT_POLICY,
+        *,
+        report: Report | None = None,
     ) -> None:
         self.host = host
         self._name = name
@@ -85,9 +89,11 @@ class HostState:
         self._recent_drift: deque[Drift] = deque(maxlen=_RECENT_DRIFT)
         self._recounted_at = clock()
         self._down: AsynchostError | None = None
-        self._listeners: dict[object, Callable[[], None]] = {}
-        self._on_change: list[Callable[[Change], None]] = []
-        self._on_drift: list[Callable[[Drift], None]] = []
+        self._reason: str | None = "not started"
+        report = report or self._log_report
+        self._listeners: Observers[[]] = Observers(report)
+        self._on_change: Observers[[Change]] = Observers(report)
+        self._on_drift: Observers[[Drift]] = Observers(report)
 
     # -- what is read --------------------------------------------------------------------------
 
@@ -100,6 +106,16 @@ class HostState:
     def down(self) -> AsynchostError | None:
         """Why there is no connection; None while there is one, and before the first attempt."""
         return self._down
+
+    @property
+    def reason(self) -> str | None:
+        """Why the totals are not fresh, or why the monitor ended; None while they are fresh."""
+        return self._reason
+
+    @property
+    def counted(self) -> int:
+        """How many domains count."""
+        return 0 if self._ledger is None else len(self._ledger.uuids)
 
     @property
     def usage(self) -> Usage:
@@ -137,6 +153,7 @@ class HostState:
             disk_settled=self._disk_settled,
             disks_settled=self._disks_settled or (self._disk_settled and self._disk is None),
             stuck=frozenset(self._unreadable),
+            reason=self._reason,
         )
 
     def status(self) -> MonitorStatus:
@@ -156,6 +173,7 @@ class HostState:
             recent_drift=tuple(self._recent_drift),
             missing_events=tuple(self._missing_events),
             unreadable_disks=dict(self._unreadable_disks),
+            reason=self._reason,
         )
 
     def explain(self, others: Survey) -> Explanation:
@@ -171,33 +189,34 @@ class HostState:
 
     def add_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` whenever :meth:`snapshot` would differ; returns what removes it."""
-        key = object()
-        self._listeners[key] = listener
-        return lambda: self._listeners.pop(key, None) and None
+        return self._listeners.add(listener)
 
-    def on_change(self, receive: Callable[[Change], None]) -> None:
-        """Give ``receive`` every change of the totals."""
-        self._on_change.append(receive)
+    def on_change(self, receive: Callable[[Change], None]) -> Callable[[], None]:
+        """Give ``receive`` every change of the totals; returns what removes it."""
+        return self._on_change.add(receive)
 
     def on_drift(self, receive: Callable[[Drift], None]) -> Callable[[], None]:
         """Give ``receive`` every correction of an audit; returns what removes it."""
-        self._on_drift.append(receive)
-        return lambda: self._on_drift.remove(receive)
+        return self._on_drift.add(receive)
 
-    def _notify(self) -> None:
-        for listener in list(self._listeners.values()):
-            listener()
+    def _log_report(self, error: BaseException, observer: object) -> None:
+        self._log.error("listener failed", listener=repr(observer), exc_info=error)
 
     # -- what a source tells -------------------------------------------------------------------
+
+    def started(self) -> None:
+        """The monitor begins to watch; nothing is known yet."""
+        self._reason = "not connected yet"
 
     def connected(self, generation: int, hypervisor_type: str) -> None:
         """A connection is open: from here the host's kind is known, and so what counts."""
         self._generation = generation
         self._down = None
         self._missing_events.clear()
+        self._reason = "connected, its domains are being read"
         self._accounting = Accounting(hypervisor_type, self._policy)
         self._log.info("connected", generation=generation, hypervisor_type=hypervisor_type)
-        self._notify()
+        self._listeners()
 
     def event_missing(self, name: str) -> None:
         """An event does not exist on this connection. Said once."""
@@ -209,22 +228,25 @@ class HostState:
     def disconnected(self, error: AsynchostError) -> None:
         """The totals freeze; their age counts from now. Said once for each reason."""
         before, self._down = self._down, error
+        self._reason = error.message
         if self._fresh:
             self._fresh = False
             self._stale_since = self._clock()
             self._log.warning("connection lost, totals frozen", reason=error.message)
-            self._notify()
         elif before is None or error.message != before.message:
             self._log.warning("not connected, trying again", reason=error.message)
-            if before is None:
-                self._notify()  # whoever waits may not want to any more
+        else:
+            return
+        self._listeners()
 
-    def stopped(self) -> None:
-        """The monitor was closed: what is known stays readable, and grows old."""
+    def stopped(self, reason: str = "closed") -> None:
+        """The monitor has ended: what is known stays readable, and grows old."""
         if self._fresh:
             self._fresh = False
             self._stale_since = self._clock()
-            self._notify()
+        if self._reason != reason:
+            self._reason = reason
+            self._listeners()
 
     def event_received(self) -> None:
         """One more event; the read it causes tells what it did."""
@@ -253,13 +275,13 @@ class HostState:
         }
         self._resyncs += 1
         was_ready, self._ready = self._ready, True
-        self._fresh, self._stale_since = True, None
+        self._fresh, self._stale_since, self._reason = True, None, None
         self._log.info(
             "totals ready", generation=self._generation, unread=len(unread), **_shown(ledger.usage)
         )
         if was_ready and before != ledger.usage:
             self._publish(before, Cause.RESYNC, "reconnected")
-        self._notify()
+        self._listeners()
 
     def observed(self, observation: Observation, mark: Mark) -> None:
         """One domain was read: its record is replaced, and the totals move by the difference."""
@@ -289,7 +311,7 @@ class HostState:
                 reason=reason,
                 stuck=stuck,
             )
-            self._notify()
+            self._listeners()
 
     def facts_read(self, facts: HostFacts) -> None:
         """The host's own figures. The name that a monitor began with is kept."""
@@ -305,7 +327,7 @@ class HostState:
         self._log.info(
             "host facts read", name=self._name, vcpus=facts.vcpus, memory_mb=facts.memory_mb
         )
-        self._notify()
+        self._listeners()
 
     def disk_read(self, disk: DiskUsage | None, reason: str | None) -> None:
         """The disk's figures; what was known once is kept when a later reading fails."""
@@ -315,7 +337,7 @@ class HostState:
         settled, self._disk_settled = self._disk_settled, True
         if not settled or (disk is not None and disk != self._disk):
             self._disk = disk
-            self._notify()
+            self._listeners()
 
     def disks_unreadable(self, reasons: Mapping[str, str]) -> None:
         """The domains with a disk that cannot be read. What is new is said once, by reason."""
@@ -333,7 +355,7 @@ class HostState:
         self._unreadable_disks = dict(reasons)
         settled, self._disks_settled = self._disks_settled, True
         if not settled:
-            self._notify()
+            self._listeners()
 
     # -- how the totals move -------------------------------------------------------------------
 
@@ -380,7 +402,7 @@ class HostState:
         if moved and self._ready:
             self._publish(before, mark.cause, mark.detail, uuid, name)
         if moved or readable_again:
-            self._notify()
+            self._listeners()
 
     def _drifted(self, drift: Drift) -> None:
         self._drift[drift.field] += 1
@@ -395,8 +417,7 @@ class HostState:
             age_seconds=round(drift.age_seconds, 3),
             likely_cause=drift.likely_cause,
         )
-        for receive in list(self._on_drift):
-            receive(drift)
+        self._on_drift(drift)
 
     def _publish(
         self,
@@ -409,8 +430,7 @@ class HostState:
         if not self._on_change:
             return
         change = Change(self.host, self._generation, before, self.usage, cause, detail, uuid, name)
-        for receive in list(self._on_change):
-            receive(change)
+        self._on_change(change)
 
 
 def _shown(usage: Usage) -> dict[str, int]:

@@ -19,6 +19,7 @@ def get_logger(name: str, **bound: object) -> Any:
         logging.getLogger(name),
         processors=[
             structlog.stdlib.filter_by_level,
+            structlog.processors.format_exc_info,
             structlog.processors.KeyValueRenderer(key_order=["event"]),
         ],
         wrapper_class=structlog.stdlib.BoundLogger,

@@ -204,6 +204,8 @@ class HostSnapshot(NamedTuple):
     disks_settled: bool = False
     stuck: frozenset[str] = frozenset()
     """UUIDs of the domains that could not be read; their last record is what counts."""
+    reason: str | None = None
+    """Why the host is not fresh, or why its monitor ended; None while it is fresh."""
 
     @property
     def writable(self) -> bool:
@@ -250,6 +252,8 @@ class MonitorStatus:
     """How many threads are in a call into libvirt that has outlived its deadline, or outlived the
     monitor: daemon threads, each of which ends with its call and delays no exit. Of all monitors
     of this URI in the process."""
+    reason: str | None = None
+    """Why the totals are not fresh, or why the monitor ended; None while they are fresh."""
 
 
 class SnapshotSource(Protocol):
@@ -265,5 +269,6 @@ class SnapshotSource(Protocol):
     def add_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` on the loop whenever :meth:`snapshot` would differ.
 
-        Returns the function that removes it. A listener must not raise and must not wait.
+        Returns the function that removes it, which may be called any number of times. A listener
+        must not wait. One that raises must not keep the others from being called.
         """

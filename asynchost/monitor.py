@@ -10,9 +10,9 @@ from dataclasses import replace
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
-from weakref import WeakSet
 
 from asynchost.errors import (
+    AsynchostError,
     ClosedError,
     HypervisorRefusedError,
     HypervisorUnavailableError,
@@ -24,7 +24,6 @@ from asynchost.host_state import HostState
 from asynchost.hypervisor.source import Source
 from asynchost.log import get_logger
 from asynchost.model import (
-    Change,
     DiskUsage,
     Drift,
     HostFacts,
@@ -33,7 +32,14 @@ from asynchost.model import (
     Usage,
 )
 from asynchost.settings import MonitorSettings
-from asynchost.subscription import DriftSubscription, Subscription
+from asynchost.subscription import (
+    DEFAULT_LIMIT,
+    DriftSubscription,
+    Ending,
+    Streams,
+    Subscription,
+    report_to_loop,
+)
 
 _LONGEST_NAME: Final = 255  # what the column hypervisor_hostname holds
 
@@ -42,17 +48,24 @@ class HostMonitor:
     """What is used on one libvirt host, now and as it changes.
 
     >>> async with HostMonitor("qemu:///system") as monitor:  # doctest: +SKIP
-    ...     print(monitor.usage)
-    ...     async for change in monitor.changes():
-    ...         print(change.delta, change.cause)
+    ...     with monitor.changes() as changes:  # subscribe first, then read
+    ...         print(monitor.usage)
+    ...         async for change in changes:
+    ...             print(change.delta, change.cause)
 
     ``uri`` names the hypervisor as for any libvirt program. ``name`` takes the place of the host
     name that libvirt reports, which all drivers of one machine share. Entering waits for the
     first resync, however long libvirtd takes to come up: put ``asyncio.timeout`` around it where
-    that matters. It belongs to the event loop that it is started on, and owns nothing but its
-    own tasks, threads and connection, all of which are gone after leaving, also by cancellation;
-    only a thread inside a call that libvirt does not answer may outlive it, and that one never
-    delays the exit of the process.
+    that matters. It owns nothing but its own tasks, threads and connections, all of which are
+    gone after leaving, also by cancellation; only a thread inside a call that libvirt does not
+    answer may outlive the monitor, and such a thread never delays the exit of the process.
+
+    A monitor belongs to the event loop that it is started on: every method that waits raises
+    ``RuntimeError`` on another loop. From another thread, use
+    ``asyncio.run_coroutine_threadsafe``. A monitor that dies tells everybody who holds it: streams
+    and :meth:`wait` raise the error that ended it, so does leaving the block where nothing else
+    has raised the error, ``status.reason`` holds its text, and the log has a line
+    ``monitor ended``.
 
     Raises :class:`HypervisorRefusedError` at once for a URI whose driver is not known, and
     :class:`InvalidSettingError` for a name that is empty or longer than 255 characters.
@@ -66,16 +79,26 @@ class HostMonitor:
         self._host = name or uri
         self._log = get_logger("asynchost.monitor", host=self._host)
         settings = settings or MonitorSettings()
-        self._state = HostState(self._host, name, monotonic, self._log, settings.policy)
+        self._state = HostState(
+            self._host, name, monotonic, self._log, settings.policy, report=report_to_loop
+        )
         self._source = Source(uri, settings, self._state)
-        # Weakly: whoever breaks out of a loop over changes() and forgets it is forgotten too.
-        self._subscriptions: WeakSet[Subscription] = WeakSet()
-        self._drift_subscriptions: WeakSet[DriftSubscription] = WeakSet()
+        self._change_streams: Streams[Subscription] = Streams()
+        self._drift_streams: Streams[DriftSubscription] = Streams()
         self._fans_out = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self._ending: Ending | None = None
         self._moved = asyncio.Event()
-        self._state.on_drift(self._tell_drift)
+        self._state.on_drift(self._drift_streams.push)
         self._state.add_listener(self._moved.set)
+
+    def __repr__(self) -> str:
+        state, count = self._state, self._state.counted
+        known = "" if not state.ready else f", {count} domain{'' if count == 1 else 's'}"
+        how = "fresh" if state.reason is None else f"not fresh: {state.reason!r}"
+        return f"<HostMonitor {self._host!r} {how}{known}>"
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -91,72 +114,139 @@ class HostMonitor:
     async def __aexit__(
         self,
         _type: type[BaseException] | None,
-        _error: BaseException | None,
+        error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+        if error is None and self._ending is not None and not self._ending.told:
+            self._ending.throw()
 
     async def start(self) -> None:
         """Begin to watch, and return at once. A monitor is started once."""
         if self._task is not None:
             raise RuntimeError(f"{self._host}: a monitor is started once; make another one")
+        if self._closing:
+            raise ClosedError(f"the monitor of {self._host}")
+        self._state.started()
+        self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._source.run(), name=f"asynchost {self._host}")
         # Not within the task: one that is cancelled before its first step never runs.
         self._task.add_done_callback(self._stopped)
 
-    def _stopped(self, _task: asyncio.Task[None]) -> None:
-        self._state.stopped()
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        ending = self._ended(task)
+        reason = "closed" if ending is None else _in_words(ending.error)
+        self._state.stopped(reason)
         self._moved.set()
-        for changes in list(self._subscriptions):
-            changes.end()
-        for drifts in list(self._drift_subscriptions):
-            drifts.end()
+        self._change_streams.end(ending)
+        self._drift_streams.end(ending)
+        if ending is not None:
+            expected = isinstance(ending.error, AsynchostError)
+            traceback = {} if expected else {"exc_info": ending.error}
+            self._log.error("monitor ended", reason=reason, **traceback)
 
-    async def ready(self, *, patient: bool = True) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> Ending | None:
+        """Why the monitor ended; None where :meth:`aclose` ended it."""
+        if self._ending is None:
+            error = None if task.cancelled() else task.exception()
+            if error is None and not self._closing:
+                error = ClosedError(f"the monitor of {self._host}, whose task was cancelled,")
+            if error is not None:
+                self._ending = Ending(error)
+        return self._ending
+
+    async def ready(self, *, patient: bool = True, facts: bool = False) -> None:
         """Wait for the first resync, however long libvirtd takes to come up. Cancelling is safe.
 
-        Raises :class:`HypervisorRefusedError` when libvirt refuses the connection, and
-        :class:`ClosedError` when the monitor is closed before. If not ``patient``, also
-        :class:`HypervisorUnavailableError` once an attempt to connect has failed; the monitor
-        goes on trying.
+        With ``facts`` also wait until :attr:`facts` are known. If not ``patient``, give up once
+        an attempt to connect has failed; the monitor goes on trying.
+
+        :raises RuntimeError: the monitor was not started.
+        :raises HypervisorRefusedError: libvirt refuses the connection.
+        :raises HypervisorUnavailableError: not ``patient``, and there is no connection.
+        :raises ClosedError: the monitor was closed before it was ready.
         """
         state = self._state
-        await self._until(lambda: state.ready or not (patient or state.down is None))
-        if not state.ready and isinstance(state.down, HypervisorUnavailableError):
+
+        def known() -> bool:
+            return state.ready and not (facts and state.facts is None)
+
+        await self._until(lambda: known() or not (patient or state.down is None))
+        if not known() and isinstance(state.down, HypervisorUnavailableError):
             raise state.down
 
     async def wait(self) -> None:
         """Wait until the monitor is closed. Cancelling is safe, and closes nothing.
 
-        Raises :class:`HypervisorRefusedError` when libvirt refused the first connection.
+        Await it beside your own tasks, for instance in their task group: it raises what ended
+        the monitor, such as :class:`HypervisorRefusedError` when libvirt refused the first
+        connection, or an error that nobody expected.
+
+        :raises RuntimeError: the monitor was not started.
         """
         task = self._running_task()
         await asyncio.wait([task])
-        if not task.cancelled():
-            task.result()
+        ending = self._ended(task)
+        if ending is not None:
+            ending.throw()
 
     async def aclose(self) -> None:
         """Stop watching and close everything. Idempotent.
 
-        Cancelling it is safe: the clean-up is under way by then and ends by itself.
+        When cancelled, it closes everything all the same, and raises the cancellation at the
+        end. That takes milliseconds, and up to a second while libvirtd does not answer.
         """
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            held = self._source.held_threads
-            self._log.info("closed", **({"held_threads": held} if held else {}))
+        self._closing = True
+        task = self._task
+        if task is None:
+            self._state.stopped()
+            self._change_streams.end(None)
+            self._drift_streams.end(None)
+            return
+        if task.done():
+            return
+        self._check_loop()
+        task.cancel()
+        cancelled: asyncio.CancelledError | None = None
+        # A scope of anyio cancels again at each wait, so one wait is not enough.
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        held = self._source.held_threads
+        self._log.info("closed", **({"held_threads": held} if held else {}))
+        if cancelled is not None:
+            raise cancelled
 
     def _running_task(self) -> asyncio.Task[None]:
         if self._task is None:
-            raise ClosedError(f"the monitor of {self._host}")
+            if self._closing:
+                raise ClosedError(f"the monitor of {self._host}")
+            raise RuntimeError(
+                f"the monitor of {self._host} was not started: await start() first, or use"
+                " 'async with'"
+            )
+        self._check_loop()
         return self._task
+
+    def _check_loop(self) -> None:
+        """Raise ``RuntimeError`` on another event loop than the monitor's, while it runs."""
+        if self._task is None or self._task.done() or self._loop is None:
+            return
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                f"the monitor of {self._host} belongs to another event loop; call it there, from"
+                " another thread by asyncio.run_coroutine_threadsafe"
+            )
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         task = self._running_task()
         while not condition():
             if task.done():
-                if not task.cancelled():
-                    task.result()
+                ending = self._ended(task)
+                if ending is not None:
+                    ending.throw()
                 raise ClosedError(f"the monitor of {self._host}")
             self._moved.clear()
             await self._moved.wait()
@@ -209,42 +299,47 @@ class HostMonitor:
     def add_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` on the loop whenever :meth:`snapshot` would differ.
 
-        Returns the function that removes it. A listener must neither raise nor wait.
+        Returns the function that removes it, which may be called any number of times. A listener
+        must not wait. One that raises is reported to the loop's exception handler, and the other
+        listeners are called all the same.
         """
         return self._state.add_listener(listener)
 
     # -- what changes --------------------------------------------------------------------------
 
-    def changes(self) -> Subscription:
+    def changes(self, *, limit: int = DEFAULT_LIMIT) -> Subscription:
         """Every change of the totals from this call on, as an asynchronous iterator.
 
-        Each call makes a subscription of its own, with its own bounded backlog.
+        Subscribe first and read :attr:`usage` then, without an ``await`` between the two: the
+        first change begins where those totals end. What moves no total is not told: a guest that
+        is suspended, or restarted within one read. A subscriber that falls ``limit`` changes
+        behind gets them folded into one. After the backlog, iteration stops when the monitor was
+        closed, and raises what ended the monitor when it died.
+
+        Each call makes a subscription of its own. Close it, or use it in a ``with`` block.
+
+        :raises InvalidSettingError: ``limit`` is not a whole number from 1 on.
         """
         if not self._fans_out:  # until then no change is even made
             self._fans_out = True
-            self._state.on_change(self._fan_out)
-        subscription = Subscription(self._subscriptions.discard)
-        self._subscriptions.add(subscription)
-        if self._task is not None and self._task.done():
-            subscription.end()
-        return subscription
+            self._state.on_change(self._change_streams.push)
+        streams = self._change_streams
+        return streams.add(
+            Subscription(streams.forget, limit, host=self._host, check_loop=self._check_loop)
+        )
 
-    def _fan_out(self, change: Change) -> None:
-        for subscription in list(self._subscriptions):
-            subscription.push(change)
+    def drifts(self, *, limit: int = DEFAULT_LIMIT) -> DriftSubscription:
+        """Every correction that an audit makes from this call on, as an asynchronous iterator.
 
-    def drifts(self) -> DriftSubscription:
-        """Every correction that an audit makes from this call on, as :meth:`changes` gives
-        changes: what no event told, with the time that the wrong value stood."""
-        subscription = DriftSubscription(self._drift_subscriptions.discard)
-        self._drift_subscriptions.add(subscription)
-        if self._task is not None and self._task.done():
-            subscription.end()
-        return subscription
+        A correction is what no event told, with the time that the wrong value stood. It ends as
+        :meth:`changes` does. A subscriber that falls ``limit`` behind loses the oldest.
 
-    def _tell_drift(self, drift: Drift) -> None:
-        for subscription in list(self._drift_subscriptions):
-            subscription.push(drift)
+        :raises InvalidSettingError: ``limit`` is not a whole number from 1 on.
+        """
+        streams = self._drift_streams
+        return streams.add(
+            DriftSubscription(streams.forget, limit, host=self._host, check_loop=self._check_loop)
+        )
 
     async def audit(self) -> list[Drift]:
         """Recount now: list, read every domain, and correct what differs.
@@ -252,6 +347,7 @@ class HostMonitor:
         Returns the corrections. Raises :class:`HypervisorUnavailableError` while not connected
         or when the listing does not come back in time; the totals then stand. Cancelling is safe.
         """
+        self._check_loop()
         corrections: list[Drift] = []
         remove = self._state.on_drift(corrections.append)
         try:
@@ -270,6 +366,7 @@ class HostMonitor:
         """
         if not self._state.ready:
             raise NotReadyError(self._host)
+        self._check_loop()
         try:
             others = await self._source.survey()
         except (HypervisorUnavailableError, HypervisorRefusedError) as error:
@@ -291,6 +388,7 @@ class HostMonitor:
         """
         if not self._state.ready:
             raise NotReadyError(self._host)
+        self._check_loop()
         if refresh and self._state.stale_seconds is None:
             try:
                 await self.audit()
@@ -304,6 +402,13 @@ class HostMonitor:
             )
         )
         return host_stats(self._state.snapshot())
+
+
+def _in_words(error: BaseException) -> str:
+    """An error as text, with its kind where this package did not write the text."""
+    if isinstance(error, AsynchostError):
+        return error.message
+    return f"{type(error).__name__}: {error}"
 
 
 def host_stats(snapshot: HostSnapshot) -> dict[str, Any]:

@@ -1,14 +1,17 @@
-"""A subscriber's own backlog: bounded, and never in anybody else's way.
+"""A subscriber's own backlog of items, which is bounded and delays no other subscriber.
 
-Memory: at most ``limit`` items per subscription.
+Memory: at most ``limit`` items for each subscription, and one weak reference to it.
 """
 
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Never, Self, TypeVar
+from weakref import WeakSet
 
+from asynchost.errors import InvalidSettingError
+from asynchost.log import get_logger
 from asynchost.model import Change, Drift
 
 T = TypeVar("T")
@@ -17,26 +20,81 @@ T = TypeVar("T")
 DEFAULT_LIMIT: Final = 1000
 
 
-class Stream(ABC, Generic[T]):
-    """An asynchronous iterator over what is pushed, from its creation on.
+def report_to_loop(error: BaseException, observer: object) -> None:
+    """Give the error that an observer raised to the running loop's exception handler.
 
-    Iteration ends when the monitor closes, or after :meth:`close`. One task may iterate.
-    Cancelling a wait is safe: nothing is lost.
+    Without a running loop the error is logged.
+    """
+    name = getattr(observer, "__qualname__", type(observer).__name__)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        get_logger("asynchost").error("listener failed", listener=name, exc_info=error)
+    else:
+        loop.call_exception_handler(
+            {"message": f"asynchost: the listener {name} failed", "exception": error}
+        )
+
+
+class Ending:
+    """Why a monitor ended, and whether anybody who holds the monitor was told."""
+
+    __slots__ = ("error", "told")
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        self.told = False
+
+    def throw(self) -> Never:
+        """Raise the error; every caller gets the same exception object."""
+        self.told = True
+        raise self.error
+
+
+class Stream(ABC, Generic[T]):
+    """An asynchronous iterator over the items that are pushed, from its creation on.
+
+    Iteration stops after :meth:`close` and after the monitor was closed. When the monitor has
+    died, ``__anext__`` raises the error that ended the monitor. In both cases the items that
+    came before are returned first, except after :meth:`close`. One task may iterate, on the
+    monitor's event loop. Cancelling a wait is safe: no item is lost.
+
+    :raises RuntimeError: (iterating) a second task iterates, or another event loop runs.
+    :raises InvalidSettingError: (creating) ``limit`` is not a whole number from 1 on.
     """
 
-    def __init__(self, forget: Callable[[Any], None], limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(
+        self,
+        forget: Callable[[Any], None],
+        limit: int = DEFAULT_LIMIT,
+        *,
+        host: str = "",
+        check_loop: Callable[[], None] = lambda: None,
+    ) -> None:
+        if type(limit) is not int or limit < 1:
+            raise InvalidSettingError("limit", limit, "give a whole number from 1 on")
         self._forget = forget
         self._limit = limit
+        self._host = host
+        self._check_loop = check_loop
         self._backlog: deque[T] = deque()
         self._closed = False
+        self._ending: Ending | None = None
         self._waiting: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        state = "open" if not self._closed else "ended" if self._ending is None else "failed"
+        return f"<{type(self).__name__} of {self._host!r} {state}, {len(self._backlog)} waiting>"
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:
+        self._check_loop()
         while not self._backlog:
             if self._closed:
+                if self._ending is not None:
+                    self._ending.throw()
                 raise StopAsyncIteration
             if self._waiting is not None:
                 raise RuntimeError("another task iterates this subscription; make one for each")
@@ -58,15 +116,21 @@ class Stream(ABC, Generic[T]):
     def _make_room(self, item: T) -> T:
         """Take something out of a full backlog; returns what to put in, with ``item`` in it."""
 
-    def end(self) -> None:
-        """Nothing will come any more; the backlog can still be read. For the monitor."""
-        self._closed = True
-        self._wake()
+    def end(self, ending: Ending | None = None) -> None:
+        """No further item will come; the backlog can still be read. For the monitor.
+
+        ``ending`` is raised after the backlog; with None iteration stops.
+        """
+        if not self._closed:
+            self._closed = True
+            self._ending = ending
+            self._wake()
 
     def close(self) -> None:
         """Stop receiving, and forget the backlog. Idempotent."""
         self._forget(self)
         self._backlog.clear()
+        self._ending = None
         self.end()
 
     def __enter__(self) -> Self:
@@ -88,10 +152,8 @@ class Subscription(Stream[Change]):
     :attr:`folded`.
     """
 
-    def __init__(self, forget: Callable[[Any], None], limit: int = DEFAULT_LIMIT) -> None:
-        super().__init__(forget, limit)
-        self.folded = 0
-        """How many changes were lost as steps, in all."""
+    folded: int = 0
+    """How many changes were lost as steps, in all."""
 
     def _make_room(self, item: Change) -> Change:
         self.folded += len(self._backlog)
@@ -114,12 +176,53 @@ class DriftSubscription(Stream[Drift]):
     A subscriber that falls ``limit`` behind loses the oldest, counted in :attr:`lost`.
     """
 
-    def __init__(self, forget: Callable[[Any], None], limit: int = DEFAULT_LIMIT) -> None:
-        super().__init__(forget, limit)
-        self.lost = 0
-        """How many corrections were lost, in all."""
+    lost: int = 0
+    """How many corrections were lost, in all."""
 
     def _make_room(self, item: Drift) -> Drift:
         self._backlog.popleft()
         self.lost += 1
         return item
+
+
+S = TypeVar("S", bound=Stream[Any])
+
+
+class Streams(Generic[S]):
+    """The open streams of one kind: each item is pushed into all of them.
+
+    A stream is held weakly, so one that its subscriber drops without closing it is forgotten.
+    """
+
+    __slots__ = ("_ended", "_ending", "_open")
+
+    def __init__(self) -> None:
+        self._open: WeakSet[S] = WeakSet()
+        self._ended = False
+        self._ending: Ending | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    def add(self, stream: S) -> S:
+        """Push every further item into ``stream`` as well; it ends at once after :meth:`end`."""
+        if self._ended:
+            stream.end(self._ending)
+        else:
+            self._open.add(stream)
+        return stream
+
+    def forget(self, stream: S) -> None:
+        """Push nothing into ``stream`` any more. Idempotent."""
+        self._open.discard(stream)
+
+    def push(self, item: Any) -> None:
+        """Push ``item`` into every open stream."""
+        for stream in list(self._open):
+            stream.push(item)
+
+    def end(self, ending: Ending | None) -> None:
+        """End every stream, also those that are added later."""
+        self._ended, self._ending = True, ending
+        for stream in list(self._open):
+            stream.end(ending)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from itertools import count
 
 from asynchost.model import DiskUsage, HostFacts, HostSnapshot, Usage
+from asynchost.observers import Observers
+from asynchost.subscription import report_to_loop
 
 _GIB = 1024**3
 
@@ -38,7 +40,7 @@ class FakeHost:
         self._disk: DiskUsage | None = DiskUsage(100 * _GIB, 10 * _GIB, 80 * _GIB)
         self._domains: dict[int, tuple[int, int]] = {}
         self._numbers = count(1)
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: Observers[[]] = Observers(report_to_loop)
         self._generation = 1
         self._fresh = True
 
@@ -60,7 +62,7 @@ class FakeHost:
         """Start a domain; returns its number, for :meth:`stop`."""
         number = next(self._numbers)
         self._domains[number] = (vcpus, memory_kib)
-        self._tell()
+        self._listeners()
         return number
 
     def stop(self, number: int) -> None:
@@ -69,28 +71,28 @@ class FakeHost:
         :raises KeyError: it does not run.
         """
         del self._domains[number]
-        self._tell()
+        self._listeners()
 
     def set_facts(self, facts: HostFacts | None) -> None:
         """What the host is; None: not known yet, so that no row can be made."""
         self._facts = facts
-        self._tell()
+        self._listeners()
 
     def set_disk(self, disk: DiskUsage | None) -> None:
         """The space for instances; None: not known, though it was looked at."""
         self._disk = disk
-        self._tell()
+        self._listeners()
 
     def lose(self) -> None:
         """The connection breaks: the totals are frozen, and not written."""
         self._fresh = False
-        self._tell()
+        self._listeners()
 
     def find(self) -> None:
         """The connection is back, and a resync is done."""
         self._fresh = True
         self._generation += 1
-        self._tell()
+        self._listeners()
 
     def snapshot(self) -> HostSnapshot:
         """The state now."""
@@ -109,14 +111,4 @@ class FakeHost:
 
     def add_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` on each change; returns the function that removes it."""
-        self._listeners.append(listener)
-
-        def remove() -> None:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
-
-        return remove
-
-    def _tell(self) -> None:
-        for listener in tuple(self._listeners):
-            listener()
+        return self._listeners.add(listener)

@@ -15,6 +15,7 @@ import asynchost
 
 async def place_guests(monitor: asynchost.HostMonitor) -> None:
     """One task of the service: decides from memory, without asking libvirt or a database."""
+    await monitor.ready(facts=True)
     while True:
         # While the host is stale its totals are frozen: better to decide nothing then.
         if monitor.facts is not None and monitor.status.fresh:
@@ -32,6 +33,8 @@ async def bill_usage(monitor: asynchost.HostMonitor) -> None:
 async def serve(uri: str) -> None:
     """The service: everything in one task group, so that nothing outlives it."""
     async with asynchost.HostMonitor(uri) as monitor, asyncio.TaskGroup() as tasks:
+        # Ends the group with the error that ended the monitor, should the monitor ever die.
+        tasks.create_task(monitor.wait())
         tasks.create_task(place_guests(monitor))
         tasks.create_task(bill_usage(monitor))
 

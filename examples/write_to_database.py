@@ -22,7 +22,7 @@ async def main(uri: str, database_url: str) -> None:
     async with asynchost.HostMonitor(uri) as monitor, writer:
         writer.attach(monitor)
         # The host's capabilities may come some time after its totals; no row without them.
-        await monitor.get_host_stats()
+        await monitor.ready(facts=True)
         await writer.flush()
         print(f"written: {monitor.usage}", flush=True)
         # Raises when somebody must mend something, or when another agent took the row over.

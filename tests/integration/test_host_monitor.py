@@ -135,7 +135,7 @@ async def test_before_the_first_resync_there_is_no_number(tmp_path: Path) -> Non
         assert status.generation == 0
 
     await nothing_yet()
-    with pytest.raises(ClosedError):
+    with pytest.raises(RuntimeError, match="was not started"):
         await monitor.ready()
     await monitor.start()
     try:

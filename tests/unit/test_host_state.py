@@ -1,5 +1,6 @@
 """One host's state: what it says of totals, freshness, drift, facts and disk, step by step."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -264,10 +265,85 @@ def test_further_failures_do_not_make_the_totals_younger(ready: Watched) -> None
     """The age counts from the loss, however often a reconnect fails."""
     ready.state.disconnected(BROKEN)
     ready.now += 1
-    assert not ready.tells(
-        lambda: ready.state.disconnected(HypervisorUnavailableError(URI, "refused"))
-    )
+    refused = HypervisorUnavailableError(URI, "refused")
+    assert ready.tells(lambda: ready.state.disconnected(refused))
+    assert not ready.tells(lambda: ready.state.disconnected(refused))
     assert ready.state.stale_seconds == 1
+
+
+def test_the_reason_says_why_the_totals_are_not_fresh(watched: Watched) -> None:
+    """Snapshot and status both hold it; it is None exactly while the totals are fresh."""
+    state, reasons = watched.state, []
+
+    def note() -> None:
+        snapshot, status = state.snapshot(), state.status()
+        assert snapshot.reason == status.reason == state.reason
+        assert snapshot.fresh == (snapshot.reason is None)
+        reasons.append(snapshot.reason)
+
+    note()
+    for act in (
+        state.started,
+        lambda: state.disconnected(BROKEN),
+        lambda: state.connected(1, "QEMU"),
+        lambda: state.resynced([], frozenset()),
+        lambda: state.disconnected(HypervisorUnavailableError(URI, "refused")),
+        state.stopped,
+    ):
+        act()
+        note()
+    assert reasons == [
+        "not started",
+        "not connected yet",
+        BROKEN.message,
+        "connected, its domains are being read",
+        None,
+        f"{URI}: refused",
+        "closed",
+    ]
+
+
+def test_an_observer_that_raises_keeps_nothing_from_the_others(ready: Watched) -> None:
+    """Of each kind: listeners, changes and corrections. The error is reported with the observer."""
+    log = structlog.wrap_logger(None, processors=[LogCapture()])
+    reported: list[tuple[BaseException, object]] = []
+    state = HostState(URI, None, lambda: 0.0, log, report=lambda *one: reported.append(one))
+    called: list[str] = []
+
+    def broken(*_: object) -> None:
+        raise ValueError("the user's own")
+
+    def cancelled(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    for bad in (broken, cancelled):
+        state.add_listener(bad)
+        state.on_change(bad)
+        state.on_drift(bad)
+    state.add_listener(lambda: called.append("listener"))
+    state.on_change(lambda _: called.append("change"))
+    state.on_drift(lambda _: called.append("drift"))
+    state.connected(1, "QEMU")
+    state.resynced([observed()], frozenset())
+    called.clear()
+    reported.clear()
+    state.observed(observed(vcpus=2), AUDIT)
+    assert sorted(called) == ["change", "drift", "listener"]
+    assert len(reported) == 6
+    assert {observer for _, observer in reported} == {broken, cancelled}
+
+
+def test_without_anybody_to_report_to_the_error_is_logged(watched: Watched) -> None:
+    """With its traceback."""
+    error = ValueError("the user's own")
+
+    def broken() -> None:
+        raise error
+
+    watched.state.add_listener(broken)
+    watched.state.connected(1, "QEMU")
+    (line,) = watched.logged("listener failed")
+    assert line["exc_info"] is error
 
 
 def test_each_reason_for_a_failed_connection_is_logged_once(watched: Watched) -> None:

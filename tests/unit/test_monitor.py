@@ -34,18 +34,25 @@ async def test_before_the_start_nothing_is_known() -> None:
     monitor = HostMonitor(URI)
     assert monitor.host == URI
     assert (monitor.facts, monitor.disk) == (None, None)
-    assert monitor.snapshot() == HostSnapshot(URI, None)
+    assert monitor.snapshot() == HostSnapshot(URI, None, reason="not started")
+    assert repr(monitor) == "<HostMonitor 'test:///default' not fresh: 'not started'>"
     assert (monitor.status.ready, monitor.status.generation) == (False, 0)
     with pytest.raises(NotReadyError):
         _ = monitor.usage
     with pytest.raises(NotReadyError):
         await monitor.get_host_stats()
     for waiting in (monitor.ready(), monitor.wait(), monitor.disks_read()):
-        with pytest.raises(ClosedError):
+        with pytest.raises(RuntimeError, match="was not started"):
             await waiting
     with pytest.raises(HypervisorUnavailableError, match="not connected"):
         await monitor.audit()
+    changes = monitor.changes()
     await monitor.aclose()
+    assert [change async for change in changes] == []
+    for waiting in (monitor.ready(), monitor.start()):
+        with pytest.raises(ClosedError):
+            await waiting
+    assert monitor.status.reason == "closed"
 
 
 async def test_a_given_name_is_the_hosts_name() -> None:

@@ -7,8 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asynchost.errors import InvalidSettingError
 from asynchost.model import Cause, Change, Drift, Usage
-from asynchost.subscription import DEFAULT_LIMIT, DriftSubscription, Subscription
+from asynchost.subscription import (
+    DEFAULT_LIMIT,
+    DriftSubscription,
+    Ending,
+    Streams,
+    Subscription,
+)
 from tests.support.strategies import chained_changes
 
 
@@ -172,6 +179,65 @@ async def test_the_end_lets_the_backlog_be_read() -> None:
     assert [one async for one in changes] == [change(0)]
     with pytest.raises(StopAsyncIteration):
         await anext(changes)
+
+
+async def test_what_ended_the_monitor_is_raised_after_the_backlog() -> None:
+    """The same exception each time, and the one who holds it was told from the first time on."""
+    changes, ending = subscription(), Ending(ValueError("died"))
+    changes.push(change(0))
+    changes.end(ending)
+    assert await anext(changes) == change(0)
+    assert not ending.told
+    for _ in range(2):
+        with pytest.raises(ValueError, match="died") as raised:
+            await anext(changes)
+        assert raised.value is ending.error
+    assert ending.told
+    changes.close()
+    assert [one async for one in changes] == []
+
+
+async def test_a_waiting_subscriber_is_told_what_ended_the_monitor() -> None:
+    """At once."""
+    changes = subscription()
+    task = asyncio.create_task(anext(changes))
+    await blocked(task)
+    changes.end(Ending(ValueError("died")))
+    with pytest.raises(ValueError, match="died"):
+        await task
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True, None])
+def test_a_limit_that_is_none_is_refused(limit: object) -> None:
+    """By its name."""
+    with pytest.raises(InvalidSettingError, match="limit"):
+        subscription(limit)  # type: ignore[arg-type]
+
+
+def test_a_subscription_shows_whose_it_is_and_how_it_is() -> None:
+    """The host's name is escaped."""
+    changes = Subscription(lambda _: None, host="rack\x1b")
+    assert repr(changes) == r"<Subscription of 'rack\x1b' open, 0 waiting>"
+    changes.push(change(0))
+    changes.end()
+    assert repr(changes) == r"<Subscription of 'rack\x1b' ended, 1 waiting>"
+    failed = Subscription(lambda _: None, host="h")
+    failed.end(Ending(ValueError()))
+    assert repr(failed) == "<Subscription of 'h' failed, 0 waiting>"
+
+
+async def test_streams_push_into_all_that_are_open_and_end_those_that_come_later() -> None:
+    """One that was closed, or dropped by its subscriber, gets nothing."""
+    streams: Streams[Subscription] = Streams()
+    first, second, third = (streams.add(Subscription(streams.forget)) for _ in range(3))
+    second.close()
+    del third
+    streams.push(change(0))
+    streams.end(None)
+    assert [one async for one in first] == [change(0)]
+    assert [one async for one in second] == []
+    late = streams.add(Subscription(streams.forget))
+    assert [one async for one in late] == []
 
 
 @pytest.mark.parametrize("how", [Subscription.end, Subscription.close])
