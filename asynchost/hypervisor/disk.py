@@ -48,14 +48,17 @@ class FileSystem:
 
         What may not be seen, or is not there, lies where the last folder that can be seen does.
         """
-        real = os.path.realpath(path)
-        for folder in Path(real).parents:
+        # In bytes: libvirt's paths are UTF-8, and this process's locale may be another.
+        real = os.path.realpath(path.encode("utf-8", "surrogateescape"))
+        folder = os.path.dirname(real)  # noqa: PTH120 - pathlib takes no bytes
+        while True:
             try:
-                device = folder.stat().st_dev
+                device = os.stat(folder).st_dev  # noqa: PTH116
             except OSError:
+                if folder == (folder := os.path.dirname(folder)):  # noqa: PTH120
+                    return None
                 continue
-            return real if device == self.device else None
-        return None
+            return real.decode("utf-8", "surrogateescape") if device == self.device else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,9 @@ def instances_path(given: str | None, *, local: bool) -> str:
     """
     if given is not None:
         return given
-    return NOVA_INSTANCES if local and Path(NOVA_INSTANCES).is_dir() else LIBVIRT_IMAGES
+    # Not pathlib's, which raises where this user may not search the folder above.
+    seen = local and os.path.isdir(NOVA_INSTANCES)  # noqa: PTH112
+    return NOVA_INSTANCES if seen else LIBVIRT_IMAGES
 
 
 def read_local(path: str) -> Space:

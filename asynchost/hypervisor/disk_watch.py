@@ -23,7 +23,9 @@ from asynchost.hypervisor.disk import (
 )
 from asynchost.hypervisor.domain_disks import Place
 from asynchost.hypervisor.overcommit_watch import OvercommitWatch
+from asynchost.hypervisor.surprises import Surprises
 from asynchost.hypervisor.uri import is_local
+from asynchost.log import get_logger
 from asynchost.model import DiskUsage
 from asynchost.settings import DiskSource, MonitorSettings
 from asynchost.together import together
@@ -64,6 +66,7 @@ class DiskWatch:
         self._space_known = asyncio.Event()
         self._least: int | None = None
         self._unread: Mapping[str, str] | None = None
+        self._surprises = Surprises(get_logger("asynchost.hypervisor", uri=uri))
         self._overcommit = OvercommitWatch(uri, settings, self._disks_read, events_wait)
 
     def look_soon(self, uuid: str, *, redefined: bool) -> None:
@@ -81,7 +84,10 @@ class DiskWatch:
         if self._source == DiskSource.NONE:
             self._tell(None, None)
             return
-        await together(self._keep_space(), self._overcommit.run(self._place))
+        await together(
+            self._surprises.endure("disk space", self._keep_space),
+            self._surprises.endure("disks", lambda: self._overcommit.run(self._place)),
+        )
 
     async def _keep_space(self) -> None:
         while True:
@@ -99,6 +105,8 @@ class DiskWatch:
                 reason = error.message
             except TimeoutError:
                 reason = f"{self._path} does not answer"
+            except Exception as error:  # noqa: BLE001 - told like any other reason
+                reason = self._surprises.tell("disk space", error)
             else:
                 self._space_known.set()
             if unread is not None and self._space is not None:  # as it was read last

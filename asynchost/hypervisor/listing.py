@@ -71,8 +71,8 @@ def survey(connection: libvirt.virConnect, known: frozenset[str]) -> Survey:
             continue
         try:
             observation = read_domain(connection, Read(uuid, _LOOK, domain, ask_reason=False))
-        except libvirt.libvirtError as error:
-            failures[uuid] = str(error)
+        except Exception as error:  # noqa: BLE001 - one domain's is no other's
+            failures[uuid] = str(error) or type(error).__name__
         else:
             if observation is not None:
                 observations.append(observation)

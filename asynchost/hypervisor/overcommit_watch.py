@@ -31,8 +31,9 @@ from asynchost.hypervisor.domain_disks import (
     list_uuids,
     read_disks,
 )
+from asynchost.hypervisor.surprises import Surprises
 from asynchost.log import get_logger
-from asynchost.overcommit import Overcommit
+from asynchost.overcommit import DiskReading, Overcommit
 from asynchost.settings import MonitorSettings
 
 T = TypeVar("T")
@@ -71,6 +72,7 @@ class OvercommitWatch:
         self._moved = moved
         self._events_wait = events_wait
         self._log = get_logger("asynchost.hypervisor", uri=uri)
+        self._surprises = Surprises(self._log)
         self._disks = Overcommit()
         self._complete = False
         self._untold = False
@@ -188,16 +190,23 @@ class OvercommitWatch:
                 self._disks.failed(uuid, error.reason)
             except DomainUnreadError as error:
                 self._disks.failed(uuid, str(error))
+            except (HypervisorUnavailableError, HypervisorRefusedError, DisksUntoldError):
+                raise
+            except Exception as error:  # noqa: BLE001 - it must not cost the others their read
+                self._disks.failed(uuid, self._surprises.tell("disks of a domain", error))
             else:
-                if reading is None:
-                    self._disks.gone(uuid)
-                else:
-                    self._disks.read(uuid, reading)
-                    # One that was defined anew meanwhile is read again, and then told apart.
-                    if reading.diskless:
-                        self._diskless.add(uuid)
+                self._keep(uuid, reading)
             rest = (loop.time() - begun) * _REST_SHARE
             await asyncio.sleep(min(rest, _LONGEST_REST_SECONDS))
+
+    def _keep(self, uuid: str, reading: DiskReading | None) -> None:
+        if reading is None:
+            self._disks.gone(uuid)
+            return
+        self._disks.read(uuid, reading)
+        # One that was defined anew meanwhile is read again, and then told apart.
+        if reading.diskless:
+            self._diskless.add(uuid)
 
     async def _give_way(self) -> None:
         loop = asyncio.get_running_loop()

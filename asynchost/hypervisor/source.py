@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from random import random
 from typing import Any, Protocol
 
@@ -32,6 +33,7 @@ from asynchost.hypervisor.foreign_loop import why_unserved
 from asynchost.hypervisor.host_facts import read_facts, read_node
 from asynchost.hypervisor.listing import survey
 from asynchost.hypervisor.reader import Reader, ReadSink
+from asynchost.hypervisor.surprises import Surprises
 from asynchost.log import get_logger
 from asynchost.model import Cause, DiskUsage, HostFacts, Observation
 from asynchost.settings import MonitorSettings
@@ -87,6 +89,7 @@ class Source:
         self._settings = settings
         self._sink = sink
         self._log = get_logger("asynchost.hypervisor", uri=uri)
+        self._surprises = Surprises(self._log)
         self._generation = 0
         self._reader: Reader | None = None
         self._listing: Connection | None = None
@@ -114,8 +117,9 @@ class Source:
     async def run(self) -> None:
         """Watch the host until cancelled; closes everything it opened.
 
-        Raises :class:`HypervisorRefusedError` when libvirt refuses the *first* connection:
-        later, what was right once is waited for.
+        Raises :class:`HypervisorRefusedError` when libvirt refuses the *first* connection, and
+        whatever unexpected error ends the first attempt to connect. Later, what was right once is
+        waited for: an unexpected error ends the connection, and another one takes its place.
         """
         loop = asyncio.get_running_loop()
         ours = EVENT_LOOP.register()
@@ -137,6 +141,11 @@ class Source:
                     self._sink.disconnected(error)
                 except HypervisorUnavailableError as error:
                     self._sink.disconnected(error)
+                except Exception as error:
+                    if self._generation == 0 or loop.is_closed():
+                        raise
+                    reason = self._surprises.tell("the connection", error)
+                    self._sink.disconnected(HypervisorUnavailableError(self._uri, reason))
                 finally:
                     # A loop that was closed under it closes nothing any more; the next one does.
                     if not loop.is_closed():
@@ -210,10 +219,11 @@ class Source:
             # The totals are right all the same; only that audits and events wait for each other.
             self._log.warning("no second connection, one does for all", reason=error.message)
         backoff.reset()
+        endure = self._surprises.endure
         await together(
             self._fail_when_lost(connection),
-            self._keep_facts(connection),
-            self._disk.run(),
+            endure("host facts", partial(self._keep_facts, connection)),
+            endure("disk", self._disk.run),
             self._second_resync(),
             self._audit_for_ever(),
         )
@@ -291,11 +301,17 @@ class Source:
         if connection is None:
             raise HypervisorUnavailableError(self._uri, "not connected")
         known = frozenset(self._sink.known_uuids())
-        return await connection.ask(
-            "virConnectListAllDomains",
-            lambda handle: survey(handle, known),
-            self._settings.listing_deadline_seconds,
-        )
+        try:
+            return await connection.ask(
+                "virConnectListAllDomains",
+                lambda handle: survey(handle, known),
+                self._settings.listing_deadline_seconds,
+            )
+        except (HypervisorUnavailableError, HypervisorRefusedError):
+            raise
+        except Exception as error:
+            reason = self._surprises.tell("explain", error)
+            raise HypervisorUnavailableError(self._uri, reason) from error
 
     async def _recount(self, cause: Cause, spread_seconds: float) -> None:
         connection, reader = self._listing, self._reader
@@ -372,6 +388,8 @@ class Source:
         except (HypervisorUnavailableError, HypervisorRefusedError) as error:
             # The events go on, so the totals stand; a dead connection is told of elsewhere.
             self._log.warning("audit incomplete, totals stand", reason=str(error))
+        except Exception as error:  # noqa: BLE001 - the next audit tries again
+            self._surprises.tell("audit", error)
 
     # -- facts ---------------------------------------------------------------------------------
 
@@ -402,6 +420,9 @@ class Source:
         except (HypervisorUnavailableError, HypervisorRefusedError) as error:
             self._log.warning("host's CPUs and memory not read again", reason=str(error))
             return
+        except Exception as error:  # noqa: BLE001 - no audit needs it
+            self._surprises.tell("host facts", error)
+            return
         if node == self._node:
             return
         # CPUs or memory came or went: so may what is told of them have changed.
@@ -412,6 +433,8 @@ class Source:
             self._log.warning("host's capabilities not read again", reason=str(error))
             vcpus, memory_mb = node
             self._tell_facts(replace(self._facts, vcpus=vcpus, memory_mb=memory_mb))
+        except Exception as error:  # noqa: BLE001 - no audit needs it
+            self._surprises.tell("host facts", error)
         else:
             self._tell_facts(facts)
             self._node = facts.vcpus, facts.memory_mb

@@ -1,6 +1,8 @@
 """How full the instances' space is: this machine's file systems. Pools have a real libvirtd."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path, PurePosixPath
 
 import libvirt
@@ -52,6 +54,33 @@ def test_the_given_path_is_taken_as_it_is() -> None:
     """There or not, here or on another machine."""
     assert instances_path("/srv/instances", local=True) == "/srv/instances"
     assert instances_path("/srv/instances", local=False) == "/srv/instances"
+
+
+_CONSTRUCT = """
+import os, sys
+from asynchost import HostMonitor
+from asynchost.hypervisor import disk
+disk.NOVA_INSTANCES = sys.argv[1]
+if os.geteuid() == 0:
+    os.setuid(65534)
+HostMonitor("qemu:///system")
+assert disk.instances_path(None, local=True) == disk.LIBVIRT_IMAGES
+"""
+
+
+def test_a_folder_of_novas_that_may_not_be_searched_is_no_error(tmp_path: Path) -> None:
+    """A monitor is made by a user who sees nothing below the folder."""
+    locked = tmp_path / "locked"
+    (locked / "instances").mkdir(parents=True)
+    locked.chmod(0)
+    ended = subprocess.run(
+        [sys.executable, "-c", _CONSTRUCT, str(locked / "instances")],
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    locked.chmod(0o700)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 def test_novas_folder_is_taken_where_it_exists(
