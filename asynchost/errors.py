@@ -81,7 +81,7 @@ class AmbiguousRowError(ConfigurationError):
         listed = ", ".join(f"id {row} with service_id {service}" for row, service in rows)
         # Rows of one service cannot be told apart by it.
         tells_apart = len({service for _, service in rows}) == len(rows)
-        choice = "say which one with --service-id, or " if tells_apart else ""
+        choice = "say which one with service_id, or " if tells_apart else ""
         super().__init__(
             f"several live rows are named {hypervisor_hostname!r} ({listed}); {choice}"
             "soft-delete the others (UPDATE compute_nodes SET deleted = 1 WHERE id = …)"
@@ -96,7 +96,7 @@ class RowConflictError(ConfigurationError):
     def __init__(self, hypervisor_hostname: str, hosts: Sequence[str]) -> None:
         super().__init__(
             f"{' and '.join(hosts)} would both write the row {hypervisor_hostname!r}; "
-            "give each its own name: --connect NAME=URI"
+            "give each host its own name"
         )
         self.hypervisor_hostname = hypervisor_hostname
         self.hosts = tuple(hosts)
@@ -109,7 +109,7 @@ class NovaOwnsRowError(ConfigurationError):
         super().__init__(
             f"the row of {hypervisor_hostname!r} is kept by a nova-compute that is alive (service"
             f" {service_id} on {service_host!r}), which writes its own figures into it; stop that"
-            " one, give the host another name (--connect NAME=URI), or insist with --beside-nova"
+            " one, give the host another name, or insist with beside_nova"
         )
         self.hypervisor_hostname = hypervisor_hostname
         self.service_host = service_host
@@ -123,7 +123,7 @@ class ServiceMissingError(ConfigurationError):
         super().__init__(
             f"no row can be made for {hypervisor_hostname!r}: a foreign key asks for a service with"
             f" the id {service_id}, and there is none; give the id of the host's own with"
-            " --service-id (SELECT id, host FROM services WHERE `binary` = 'nova-compute'), or let"
+            " service_id (SELECT id, host FROM services WHERE `binary` = 'nova-compute'), or let"
             " the account read that table: asynchost schema prints the GRANT"
         )
         self.hypervisor_hostname = hypervisor_hostname
@@ -137,7 +137,7 @@ class ServiceTakenError(ConfigurationError):
         listed = ", ".join(f"id {row} with service_id {service}" for row, service in rows)
         super().__init__(
             f"no row of the given service can be made for {hypervisor_hostname!r}: the table takes"
-            f" only one of that name, and there is one ({listed}); leave out --service-id"
+            f" only one of that name, and there is one ({listed}); leave out service_id"
         )
         self.hypervisor_hostname = hypervisor_hostname
         self.rows = tuple(rows)

@@ -55,13 +55,21 @@ class ComputeNodeWriter:
     ) -> None:
         self._settings = settings
         self._log = get_logger("asynchost.database")
-        self._worker = Worker(DatabaseUrl.parse(url, password=password), settings, dry_run)
+        self._url = DatabaseUrl.parse(url, password=password)
+        self._worker = Worker(self._url, settings, dry_run)
         self._names: dict[str | tuple[str, int], Attachment] = {}
         self._surroundings: Surroundings | None = None
         self._task: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
         self._noticed = asyncio.Event()
         """Set when :meth:`wait` has something to return or to raise."""
+
+    def __repr__(self) -> str:
+        task, hosts = self._task, len(self._worker.attachments)
+        running = "closed" if self._worker.closing else "not entered"
+        if task is not None and not self._worker.closing:
+            running = "ended" if task.done() else "running"
+        return f"<ComputeNodeWriter {str(self._url)!r} {running}, {hosts} attached>"
 
     async def __aenter__(self) -> Self:
         if self._task is not None or self._worker.closing:

@@ -102,8 +102,7 @@ def read_local(path: str) -> Space:
         status, device = os.statvfs(path), Path(path).stat().st_dev
     except OSError as error:
         raise DiskUnknownError(
-            f"{path}: {error.strerror}; name the folder that holds the instances "
-            "(instances_path, --instances-path)"
+            f"{path}: {error.strerror}; name the folder that holds the instances (instances_path)"
         ) from None
     return Space(
         total_bytes=status.f_blocks * status.f_frsize,
@@ -130,7 +129,7 @@ def read_pool(connection: libvirt.virConnect, path: str) -> Space:
     if target is None or info is None:
         raise DiskUnknownError(
             f"no active storage pool of the host holds {path}; define one, "
-            "or name the folder of one (instances_path, --instances-path)"
+            "or name the folder of one (instances_path)"
         )
     _, capacity, allocation, available = info
     return Space(capacity, allocation, available, PoolTarget(target, tuple(by_target)))

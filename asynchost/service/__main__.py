@@ -9,7 +9,7 @@ import signal
 import sys
 
 from asynchost.errors import AsynchostError, FencedError
-from asynchost.service.exits import ExitStatus
+from asynchost.service.exits import ExitStatus, with_options
 from asynchost.service.terminal import error_line
 
 _INTERRUPTED = 128 + signal.SIGINT
@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> int:
         return _refuse(f"{error.format_message()} (see asynchost --help)")
     except AsynchostError as error:
         fenced = isinstance(error, FencedError)
-        return _refuse(error.message, ExitStatus.FENCED if fenced else ExitStatus.MUST_MEND)
+        return _refuse(with_options(error), ExitStatus.FENCED if fenced else ExitStatus.MUST_MEND)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -16,6 +16,7 @@ from asynchost.service.accounts import Account, from_daemons, look
 from asynchost.service.config import HostConfig
 from asynchost.service.credentials import DatabaseCredentials
 from asynchost.service.difference import Comparison
+from asynchost.service.exits import with_options
 from asynchost.settings import MonitorSettings
 
 _LOOKS: Final = 3
@@ -104,7 +105,7 @@ async def _look_at(
             credentials.url, {name: host.service_id}, password=credentials.password
         )
     except (UnavailableError, AmbiguousRowError) as error:
-        problems["row"] = error.message
+        problems["row"] = with_options(error)
         return comparison
     row = rows[name]
     return comparison if row is None else replace(comparison, row_id=row.row_id, row=row.values)

@@ -1,6 +1,33 @@
-"""With which status the process ends."""
+"""With which status the process ends, and what it says of the error that ended it."""
 
 from enum import IntEnum
+from typing import Final
+
+from asynchost.errors import (
+    AmbiguousRowError,
+    AsynchostError,
+    NovaOwnsRowError,
+    RowConflictError,
+    ServiceMissingError,
+    ServiceTakenError,
+)
+
+_OPTIONS: Final[dict[type[AsynchostError], str]] = {
+    AmbiguousRowError: "--service-id [NAME=]N",
+    NovaOwnsRowError: "--connect NAME=URI, --beside-nova",
+    RowConflictError: "--connect NAME=URI",
+    ServiceMissingError: "--service-id [NAME=]N",
+    ServiceTakenError: "--service-id [NAME=]N",
+}
+
+
+def with_options(error: AsynchostError) -> str:
+    """The error's text, followed by the options of the command line that mend the error.
+
+    The library's errors name settings, since a program that embeds the library has no options.
+    """
+    options = _OPTIONS.get(type(error))
+    return error.message if options is None else f"{error.message} (options: {options})"
 
 
 class ExitStatus(IntEnum):

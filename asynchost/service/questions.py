@@ -27,7 +27,7 @@ from asynchost.service.credentials import (
 )
 from asynchost.service.difference import compared
 from asynchost.service.doctor import Finding, Health, examine
-from asynchost.service.exits import ExitStatus
+from asynchost.service.exits import ExitStatus, with_options
 from asynchost.service.explained import explained
 from asynchost.service.logs import configure_logs
 from asynchost.service.options import (
@@ -107,7 +107,7 @@ async def _accounts(asked: Asked) -> tuple[list[Account], list[str]]:
             accounts.append(found)
     if errors and not accounts:
         raise errors[0]
-    return accounts, [error.message for error in errors]
+    return accounts, [with_options(error) for error in errors]
 
 
 async def _told(asked: Asked) -> Told:

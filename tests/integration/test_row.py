@@ -195,7 +195,7 @@ async def test_an_instances_path_that_is_missing_makes_the_disk_unknown(
     (first, second) = [message for message in caplog.messages if "disk not known" in message]
     for line in (first, second):
         assert str(folder) in line
-        assert "--instances-path" in line
+        assert "(instances_path)" in line
 
 
 async def test_a_remote_host_without_a_pool_has_an_unknown_disk_until_it_gets_one(

@@ -69,7 +69,7 @@ CASES = [
         AmbiguousRowError("node-1", [(3, 7), (5, None)]),
         "several live rows are named 'node-1' "
         "(id 3 with service_id 7, id 5 with service_id None); "
-        "say which one with --service-id, or "
+        "say which one with service_id, or "
         "soft-delete the others (UPDATE compute_nodes SET deleted = 1 WHERE id = …)",
         {"hypervisor_hostname": "node-1", "rows": ((3, 7), (5, None))},
     ),
@@ -83,20 +83,20 @@ CASES = [
     Case(
         RowConflictError("node-1", ["qemu:///system", "lxc:///system"]),
         "qemu:///system and lxc:///system would both write the row 'node-1'; "
-        "give each its own name: --connect NAME=URI",
+        "give each host its own name",
         {"hypervisor_hostname": "node-1", "hosts": ("qemu:///system", "lxc:///system")},
     ),
     Case(
         NovaOwnsRowError("node-1", "node-1.example.org", 7),
         "the row of 'node-1' is kept by a nova-compute that is alive (service 7 on"
         " 'node-1.example.org'), which writes its own figures into it; stop that one, give the"
-        " host another name (--connect NAME=URI), or insist with --beside-nova",
+        " host another name, or insist with beside_nova",
         {"hypervisor_hostname": "node-1", "service_host": "node-1.example.org", "service_id": 7},
     ),
     Case(
         ServiceMissingError("node-1", 0),
         "no row can be made for 'node-1': a foreign key asks for a service with the id 0, and there"
-        " is none; give the id of the host's own with --service-id (SELECT id, host FROM services"
+        " is none; give the id of the host's own with service_id (SELECT id, host FROM services"
         " WHERE `binary` = 'nova-compute'), or let the account read that table: asynchost schema"
         " prints the GRANT",
         {"hypervisor_hostname": "node-1", "service_id": 0},
@@ -105,7 +105,7 @@ CASES = [
         ServiceTakenError("node-1", [(3, 7), (4, None)]),
         "no row of the given service can be made for 'node-1': the table takes only one of that"
         " name, and there is one (id 3 with service_id 7, id 4 with service_id None); leave out"
-        " --service-id",
+        " service_id",
         {"hypervisor_hostname": "node-1", "rows": ((3, 7), (4, None))},
     ),
     Case(UnavailableError("gone"), "gone", {"message": "gone"}, retryable=True),

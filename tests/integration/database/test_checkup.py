@@ -52,7 +52,7 @@ async def test_of_several_rows_the_service_tells_which(database: Database) -> No
     """Without one there is no answer."""
     insert(database, "node1", 1)
     second = insert(database, "node1", 2)
-    with pytest.raises(AmbiguousRowError, match="--service-id"):
+    with pytest.raises(AmbiguousRowError, match="service_id"):
         await read_rows(database.url, {"node1": None})
     assert await read_rows(database.url, {"node1": 2}) == {"node1": node_row(second, "node1", 2)}
     assert await read_rows(database.url, {"node1": 9}) == {"node1": None}

@@ -76,7 +76,7 @@ async def test_beside_nova_it_finds_what_a_run_that_writes_would(nova: Database)
     shown: list[str] = []
     refused = await flush_three(reader(nova, "compute_nodes", "services"), shown.append)
     assert list(refused) == ["kept"]
-    assert "--beside-nova" in refused["kept"]
+    assert "beside_nova" in refused["kept"]
     assert (nova.rows(), nova.fences()) == (before, [])
     insert, update = shown
     there = nova.row("hypervisor_hostname = 'there'")

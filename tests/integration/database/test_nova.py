@@ -233,7 +233,7 @@ async def test_a_foreign_key_to_the_services_is_heeded(nova: Database) -> None:
         writer.attach(FakeHost("stray"))
         writer.attach(served)
         await writer.flush()
-        with pytest.raises(ServiceMissingError, match=r"'stray'.* --service-id"):
+        with pytest.raises(ServiceMissingError, match=r"'stray'.* service_id"):
             await writer.wait()
         served.start(vcpus=2)
         await writer.flush()
@@ -283,7 +283,7 @@ async def left_alone_unless_told(nova: Database, url: str | None = None) -> None
     async with ComputeNodeWriter(url or nova.url, settings=AT_ONCE) as writer:
         writer.attach(FakeHost("kept"))
         writer.attach(FakeHost("free"))
-        with pytest.raises(NovaOwnsRowError, match="insist with --beside-nova") as caught:
+        with pytest.raises(NovaOwnsRowError, match="insist with beside_nova") as caught:
             await asyncio.wait_for(writer.wait(), 30)
         assert caught.value.hypervisor_hostname == "kept"
         await eventually(lambda: nova.rows("hypervisor_hostname = 'free'"), 30)

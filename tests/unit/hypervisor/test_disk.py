@@ -45,8 +45,7 @@ def test_a_folder_that_cannot_be_measured_is_named(path: str, reason: str) -> No
     with pytest.raises(DiskUnknownError) as unknown:
         read_local(path)
     assert str(unknown.value) == (
-        f"{path}: {reason}; name the folder that holds the instances "
-        "(instances_path, --instances-path)"
+        f"{path}: {reason}; name the folder that holds the instances (instances_path)"
     )
 
 
