@@ -145,13 +145,15 @@ class HostFacts:
     hostname: str
     hypervisor_type: str
     hypervisor_version: int
-    """libvirt's integer, 1,000,000 times major plus 1,000 times minor plus release."""
+    """libvirt's integer, 1,000,000 times major plus 1,000 times minor plus release. 0 where libvirt
+    cannot tell it, because it finds no emulator."""
     vcpus: int
     """Physical CPUs."""
     memory_mb: int
     cpu_info: Mapping[str, Any]
     """``arch``, ``model``, ``vendor``, ``topology`` (``cells``, ``sockets``, ``cores``,
-    ``threads``) and ``features`` (sorted names): all five always there, unknown ones None."""
+    ``threads``) and ``features`` (sorted names): all five always there, unknown ones None. Where
+    libvirt tells it, also ``maxphysaddr`` (``mode``, ``bits``)."""
     supported_instances: tuple[tuple[str, str, str], ...] = ()
     """The guests that it can run, as (architecture, hypervisor, mode) in Nova's names, such as
     ``("x86_64", "kvm", "hvm")``."""

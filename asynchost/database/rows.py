@@ -28,6 +28,8 @@ _NO_DISK: RowValues = (0, 0, None, None)
 """local_gb and local_gb_used cannot be NULL; free_disk_gb can, and schedulers skip a row where it
 is."""
 _CPU_INFO_KEYS = ("arch", "model", "vendor", "topology", "features")
+_MAX_ADDRESS = "maxphysaddr"
+"""A key of ``cpu_info`` that is left out, as Nova does, where libvirt does not tell the value."""
 
 
 class RowEncoder:
@@ -104,6 +106,8 @@ def _facts_values(facts: HostFacts) -> RowValues:
 def _cpu_info(described: Mapping[str, Any]) -> str:
     cpu_info = {key: described.get(key) for key in _CPU_INFO_KEYS}
     cpu_info["features"] = sorted(cpu_info["features"] or ())
+    if described.get(_MAX_ADDRESS) is not None:
+        cpu_info[_MAX_ADDRESS] = described[_MAX_ADDRESS]
     # ASCII, so that a table in the old three-byte utf8 takes it, whatever it holds.
     return json.dumps(cpu_info)
 

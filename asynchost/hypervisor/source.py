@@ -30,7 +30,12 @@ from asynchost.hypervisor.disk_watch import DiskWatch
 from asynchost.hypervisor.domain_events import DomainEvent
 from asynchost.hypervisor.event_loop import EVENT_LOOP
 from asynchost.hypervisor.foreign_loop import why_unserved
-from asynchost.hypervisor.host_facts import read_facts, read_node
+from asynchost.hypervisor.host_facts import (
+    UNKNOWN_VERSION,
+    read_facts,
+    read_node,
+    read_version,
+)
 from asynchost.hypervisor.listing import survey
 from asynchost.hypervisor.reader import Reader, ReadSink
 from asynchost.hypervisor.surprises import Surprises
@@ -400,11 +405,41 @@ class Source:
                 facts = await self._read_facts(connection)
             except (HypervisorUnavailableError, HypervisorRefusedError) as error:
                 # The totals need no facts. If the connection is dead, that is told elsewhere.
-                self._log.warning("host facts not available, no row yet", reason=str(error))
+                if self._facts is None:
+                    self._log.warning("host facts not available, no row yet", reason=str(error))
+                else:
+                    self._log.warning(
+                        "host facts not read again, the last ones stand", reason=str(error)
+                    )
                 await asyncio.sleep(backoff.next_delay())
             else:
                 self._tell_facts(facts)
                 self._node = facts.vcpus, facts.memory_mb
+                if facts.hypervisor_version == UNKNOWN_VERSION:
+                    await self._wait_for_version(connection)
+                return
+
+    async def _wait_for_version(self, connection: Connection) -> None:
+        """Ask for the hypervisor's version until libvirt can tell it, and tell the facts then."""
+        backoff = Backoff(random)
+        told: str | None = None
+        while True:
+            try:
+                version = await connection.ask(
+                    "virConnectGetVersion", read_version, self._settings.listing_deadline_seconds
+                )
+            except (HypervisorUnavailableError, HypervisorRefusedError) as error:
+                if self._facts is not None and error.reason != told:
+                    told = error.reason
+                    self._log.warning(
+                        "hypervisor's version not known, the last one stands, or 0",
+                        written=self._facts.hypervisor_version,
+                        reason=error.reason,
+                    )
+                await asyncio.sleep(backoff.next_delay())
+            else:
+                if self._facts is not None:
+                    self._tell_facts(replace(self._facts, hypervisor_version=version))
                 return
 
     async def _read_facts(self, connection: Connection) -> HostFacts:
@@ -440,6 +475,8 @@ class Source:
             self._node = facts.vcpus, facts.memory_mb
 
     def _tell_facts(self, facts: HostFacts) -> None:
+        if facts.hypervisor_version == UNKNOWN_VERSION and self._facts is not None:
+            facts = replace(facts, hypervisor_version=self._facts.hypervisor_version)
         if facts != self._facts:
             self._facts = facts
             self._sink.facts_read(facts)

@@ -1,8 +1,11 @@
 """What a host is can change while it runs: the next audit notices, and so does the row."""
 
 import asyncio
+import json
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import libvirt
 import pytest
@@ -11,9 +14,10 @@ from asynchost import HostFacts, HostMonitor, MonitorSettings
 from asynchost.hypervisor import source
 from asynchost.hypervisor.host_facts import read_facts, read_node
 from tests.integration.pipeline import DEADLINE_SECONDS, pipeline
+from tests.support import guests
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.mariadb import Database
-from tests.support.waiting import eventually_equal
+from tests.support.waiting import eventually, eventually_equal
 
 
 async def test_cpus_that_come_and_go_are_noticed_at_the_audit(
@@ -69,6 +73,68 @@ async def test_capabilities_that_do_not_come_are_asked_for_at_the_next_audit(
             await monitor.audit()
             assert refused == asked
             assert monitor.facts.vcpus == 2
+
+
+async def test_features_are_those_of_the_cpu_model_too(
+    libvirtd: PrivateLibvirtd, qemu_connection: libvirt.virConnect, database: Database
+) -> None:
+    """As Nova writes them. A read-only connection suffices, which is what a monitor opens."""
+    capabilities = ET.fromstring(qemu_connection.getCapabilities())
+    cpu = capabilities.find("host/cpu")
+    assert cpu is not None
+    if cpu.find("model") is None:
+        pytest.skip("libvirt does not know this machine's CPU")
+    flag = libvirt.VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES
+    expanded = ET.fromstring(
+        qemu_connection.baselineCPU([ET.tostring(cpu, encoding="unicode")], flag)
+    )
+    expected = sorted(
+        feature.attrib["name"]
+        for feature in expanded.iter("feature")
+        if feature.get("policy") != "disable"
+    )
+    listed = {feature.attrib["name"] for feature in cpu.iter("feature")}
+    assert set(expected) - listed, "those that the model stands for"
+    async with pipeline(libvirtd.uri("qemu"), database) as host:
+        row = await eventually(lambda: asyncio.to_thread(host.row), DEADLINE_SECONDS)
+        cpu_info = json.loads(row["cpu_info"])
+        assert cpu_info["features"] == expected
+        width = cpu.find("maxphysaddr")
+        if width is not None:
+            assert cpu_info["maxphysaddr"]["bits"] == int(width.attrib["bits"])
+
+
+async def test_a_host_without_an_emulator_where_libvirt_looks_has_a_row(
+    private_libvirtd: Callable[..., PrivateLibvirtd],
+    database: Database,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its version is 0, and the log says why. A guest with an emulator of its own is counted. The
+    version is in the row as soon as libvirt finds an emulator."""
+    daemon = await asyncio.to_thread(private_libvirtd)
+    if not daemon.privileged:
+        pytest.skip("only root may show a daemon other files than the machine's")
+    emulator = tmp_path / "qemu"
+    await asyncio.to_thread(daemon.hide_emulators, emulator)
+    with daemon.connection() as connection:
+        with pytest.raises(libvirt.libvirtError, match="emulator"):
+            connection.getVersion()
+        xml = guests.guest_xml("g", vcpus=2, emulator=str(emulator))
+        async with pipeline(daemon.uri("qemu"), database) as host:
+            await host.agrees()
+            await eventually_equal(lambda: host.row()["hypervisor_version"], 0, DEADLINE_SECONDS)
+            assert host.row()["hypervisor_type"] == "QEMU"
+            await asyncio.to_thread(guests.start, connection, xml)
+            await eventually_equal(lambda: host.row()["vcpus_used"], 2, DEADLINE_SECONDS)
+            assert [line for line in caplog.messages if "version not known" in line]
+            assert not [line for line in caplog.messages if "no row yet" in line]
+            await asyncio.to_thread(daemon.show_emulators)
+            version = connection.getVersion()
+            await eventually_equal(
+                lambda: host.row()["hypervisor_version"], version, DEADLINE_SECONDS
+            )
+            await asyncio.to_thread(guests.remove_all, connection)
 
 
 async def test_memory_that_comes_and_goes_is_noticed_at_the_audit(

@@ -49,6 +49,8 @@ START_DEADLINE_SECONDS = 60.0
 """A start takes 0.1 s; on a machine under load, many times that."""
 STOP_DEADLINE_SECONDS = 60.0
 
+EMULATORS = ("/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-system-i386")
+
 NEEDED_PROGRAMS = {
     "libvirtd": "libvirt-daemon",
     "unshare": "util-linux",
@@ -314,15 +316,34 @@ class PrivateLibvirtd:
         told = self.folder / "cpus-online"
         mounted = told.exists()
         told.write_text(f"{online}\n")
-        if mounted:
-            return
-        subprocess.run(
-            [
-                *("nsenter", "--target", str(self.pid), "--mount"),
-                *("mount", "--bind", str(told), "/sys/devices/system/cpu/online"),
-            ],
-            check=True,
+        if not mounted:
+            self._inside("mount", "--bind", str(told), "/sys/devices/system/cpu/online")
+
+    def hide_emulators(self, remaining: Path) -> None:
+        """Let the daemon find no emulator by itself; root's daemon only.
+
+        A guest can name the new file ``remaining`` as its emulator, which is QEMU for x86_64.
+        """
+        moved = remaining.with_name(f"{remaining.name}-moved")
+        moved.touch()
+        self._inside("mount", "--bind", EMULATORS[0], str(moved))
+        # QEMU looks for its files beside itself.
+        remaining.write_text(
+            "#!/bin/sh\nexport QEMU_MODULE_DIR=/usr/lib/x86_64-linux-gnu/qemu\n"
+            f'exec {moved} -L /usr/share/qemu -L /usr/share/seabios "$@"\n'
         )
+        remaining.chmod(0o755)
+        for emulator in EMULATORS:
+            self._inside("mount", "--bind", "/dev/null", emulator)
+
+    def show_emulators(self) -> None:
+        """Undo :meth:`hide_emulators`; a guest of the remaining emulator goes on."""
+        for emulator in EMULATORS:
+            self._inside("umount", emulator)
+
+    def _inside(self, *command: str) -> None:
+        entered = ("nsenter", "--target", str(self.pid), "--mount", "--pid", *command)
+        subprocess.run(entered, check=True)
 
     # Log
 

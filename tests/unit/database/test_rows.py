@@ -83,6 +83,15 @@ def test_known_disk_without_a_least_is_null_there() -> None:
     assert values["disk_available_least"] is None
 
 
+def test_cpu_info_has_the_width_of_addresses_where_it_is_known() -> None:
+    """As Nova writes it: the key is left out otherwise."""
+    width = {"mode": "emulate", "bits": 46}
+    facts = replace(FACTS, cpu_info={**FACTS.cpu_info, "maxphysaddr": width})
+    text = encoded(SNAPSHOT._replace(facts=facts))["cpu_info"]
+    assert json.loads(str(text))["maxphysaddr"] == width
+    assert "maxphysaddr" not in str(encoded(SNAPSHOT)["cpu_info"])
+
+
 def test_cpu_info_is_ascii_json_with_all_five_keys() -> None:
     """A table in three-byte utf8 takes it, whatever a vendor calls itself."""
     facts = replace(FACTS, cpu_info={"vendor": "\U0001f427"})

@@ -11,7 +11,13 @@ from typing import Any
 import libvirt
 import pytest
 
-from asynchost.hypervisor.host_facts import cpu_info, read_facts, read_node, supported_instances
+from asynchost.hypervisor.host_facts import (
+    cpu_info,
+    features_with_the_models,
+    read_facts,
+    read_node,
+    supported_instances,
+)
 
 DOCUMENTS = Path(__file__).parent / "capabilities"
 KEYS = {"arch", "model", "vendor", "topology", "features"}
@@ -43,7 +49,53 @@ def test_qemu_tells_everything() -> None:
             "vme",
             "xsaveerptr",
         ],
+        "maxphysaddr": {"mode": "emulate", "bits": 48},
     }
+
+
+def test_a_feature_that_the_cpu_lacks_is_none_of_its_features() -> None:
+    """A CPU model may stand for a feature that this CPU lacks: libvirt says so by a policy."""
+    features = "".join(
+        f"<feature name='{name}'{policy}/>"
+        for name, policy in (("b", " policy='require'"), ("c", " policy='disable'"), ("a", ""))
+    )
+    document = f"<capabilities><host><cpu>{features * 2}</cpu></host></capabilities>"
+    assert cpu_info(ET.fromstring(document))["features"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("element", "told"),
+    [
+        ("<maxphysaddr mode='passthrough'/>", {"mode": "passthrough", "bits": None}),
+        ("<maxphysaddr bits='46'/>", {"mode": None, "bits": 46}),
+        ("<maxphysaddr mode='emulate' bits='x'/>", {"mode": "emulate", "bits": None}),
+    ],
+)
+def test_the_width_of_addresses_is_told_as_far_as_libvirt_tells_it(
+    element: str, told: dict[str, Any]
+) -> None:
+    """The key is there where the element is; what the element does not say is None."""
+    document = f"<capabilities><host><cpu>{element}</cpu></host></capabilities>"
+    assert cpu_info(ET.fromstring(document))["maxphysaddr"] == told
+
+
+def test_a_cpu_models_features_are_asked_for_where_libvirt_can_tell_them() -> None:
+    """By any x86 connection; of a CPU without a model, or of aarch64, nothing is asked."""
+    connection = libvirt.openReadOnly("test:///default")
+    try:
+        expanded = features_with_the_models(connection, document("qemu"))
+        assert expanded is not None
+        assert {"apic", "aes"} <= set(expanded), "of the model, and listed"
+        assert expanded == sorted(expanded)
+        for driver in ("test", "lxc"):
+            assert features_with_the_models(connection, document(driver)) is None
+        for arch in ("aarch64", "no-such-architecture"):
+            other = document("qemu")
+            for element in other.iterfind("host/cpu/arch"):
+                element.text = arch
+            assert features_with_the_models(connection, other) is None
+    finally:
+        connection.close()
 
 
 @pytest.mark.parametrize(("driver", "arch", "cells"), [("test", "i686", 2), ("lxc", "x86_64", 1)])
@@ -115,13 +167,15 @@ def test_all_five_keys_are_always_there(capabilities: str) -> None:
 
 
 def as_nova_has_it(document: ET.Element) -> dict[str, Any]:
-    """The same five keys from the same elements, by code that shares nothing with the package.
+    """The same keys from the same elements, by code that shares nothing with the package.
 
     Nova takes a host that tells no cell for one of one cell, and lets libvirt add the features
     that the CPU's model implies; here, unknown is null, and features are those of the document.
     """
     topology = document.find("./host/cpu/topology")
     counts = {} if topology is None else topology.attrib
+    width = document.find("./host/cpu/maxphysaddr")
+    widths = {} if width is None else dict(width.attrib)
     return {
         "arch": getattr(document.find("./host/cpu/arch"), "text", None),
         "model": getattr(document.find("./host/cpu/model"), "text", None),
@@ -134,6 +188,7 @@ def as_nova_has_it(document: ET.Element) -> dict[str, Any]:
             },
         },
         "features": sorted({one.attrib["name"] for one in document.findall("./host/cpu/feature")}),
+        **({"maxphysaddr": {**widths, "bits": int(widths["bits"])}} if widths else {}),
     }
 
 
