@@ -47,7 +47,15 @@ class Batch:
     not begun with can be taken away from it at any time.
     """
 
-    __slots__ = ("_connection", "_is_behind", "_results", "_todo", "current", "spent")
+    __slots__ = (
+        "_connection",
+        "_is_behind",
+        "_results",
+        "_todo",
+        "current",
+        "moved_at",
+        "spent",
+    )
 
     def __init__(
         self,
@@ -64,6 +72,8 @@ class Batch:
         self._results: deque[Result] = deque()
         self.current: tuple[str, float] | None = None
         """The domain that is being read, and since when by ``time.monotonic()``."""
+        self.moved_at = monotonic()
+        """When it was made, or the last read began, by ``time.monotonic()``."""
 
     def __call__(self) -> None:
         """Read them, until all are read or the answers would come behind a backlog of events; in
@@ -74,7 +84,8 @@ class Batch:
                 read = self._todo.popleft()
             except IndexError:  # the last one was taken away just now
                 break
-            self.current = (read.uuid, monotonic())
+            self.moved_at = monotonic()
+            self.current = (read.uuid, self.moved_at)
             try:
                 result = Result(read.uuid, read.mark, read_domain(self._connection, read), None)
             except Exception as error:  # noqa: BLE001 - it must not cost the others their read

@@ -5,7 +5,7 @@ never answers would keep the process alive; and the loop's shared executor is so
 few wedged hosts would stop every other.
 
 Memory: one thread, started when there is work and ended after a time without. What waits for
-it is bounded by the callers.
+it is bounded by the callers: behind a call that was given up nothing is queued.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Final, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 from asynchost.hypervisor.event_loop import EVENT_LOOP
 from asynchost.hypervisor.loop_server import Calls
@@ -27,6 +27,12 @@ T = TypeVar("T")
 # thousand idle hosts do not hold a thousand threads.
 _IDLE_SECONDS: Final = 3.0
 
+
+# For a call that must be made, though the system starts no thread at the moment.
+_START_AGAIN_SECONDS: Final = 0.5
+# A thread that has nothing left to do ends in an instant. Each look at it lets it run.
+_LOOKS_AT_THE_END: Final = 100
+_LOOK_SPACING_SECONDS: Final = 0.001
 
 STANDSTILL_SECONDS: Final = 0.5
 
@@ -39,8 +45,16 @@ def stood_still(late_seconds: float) -> bool:
     return late_seconds > STANDSTILL_SECONDS
 
 
-class ThreadClosedError(RuntimeError):
-    """The call was not made: its thread takes no more."""
+class CallNotMadeError(RuntimeError):
+    """The call was not made, and will not be."""
+
+
+class ThreadClosedError(CallNotMadeError):
+    """The thread takes no more calls."""
+
+
+class ThreadNotStartedError(CallNotMadeError):
+    """The system starts no thread at the moment: too many processes, or too little memory."""
 
 
 class Call:
@@ -112,25 +126,51 @@ class CallThread:
         self._closed = False
         self.in_flight: set[Call] = set()
         """The calls that were submitted and have not come back, abandoned ones included."""
-        with _THREADS_LOCK:
-            _THREADS.setdefault(host, WeakSet()).add(self)
+        self._of_host = _add_to_host(host, self)
 
     def submit(self, call: Call) -> None:
         """Make the call after those submitted before. To be called on the loop.
 
-        Raises :class:`ThreadClosedError`.
+        Raises :class:`ThreadClosedError`, and :class:`ThreadNotStartedError` where the system
+        starts no thread. Starting is tried again for a call that must run, as long as the loop
+        is not closed.
         """
         if self._closed:
             raise ThreadClosedError
         self.in_flight.add(call)
         EVENT_LOOP.calls_begin(self._calls)
-        with self._lock:
-            self._queue.put(call)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name=f"asynchost-{self._name}", daemon=True
-                )
-                self._thread.start()
+        try:
+            with self._lock:  # so that an idle thread does not end in between
+                self._start(call.must_run)
+                self._queue.put(call)
+        except CallNotMadeError:
+            self._forget(call)
+            raise
+
+    def _start(self, must_run: bool) -> None:
+        """Start the thread unless there is one; with the lock."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        thread = threading.Thread(target=self._work, name=f"asynchost-{self._name}", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            self._thread = None
+            if not must_run or self._loop.is_closed():
+                raise ThreadNotStartedError(str(error)) from error
+            self._loop.call_later(_START_AGAIN_SECONDS, self._start_again)
+        else:
+            self._thread = thread  # only now: one that was not started never takes a call
+
+    def _start_again(self) -> None:
+        with self._lock, suppress(ThreadNotStartedError):
+            if self.in_flight:
+                self._start(must_run=True)
+
+    def _forget(self, call: Call) -> None:
+        self.in_flight.discard(call)
+        if not self.in_flight:
+            EVENT_LOOP.calls_end(self._calls)
 
     async def call(
         self,
@@ -142,10 +182,15 @@ class CallThread:
         """Make one call and wait for it, at most ``deadline_seconds`` from now.
 
         Raises :class:`TimeoutError` after that, :class:`ThreadClosedError` when the thread was
-        closed before it began, and whatever the call raised. Cancelling is safe. When it timed
-        out or was cancelled, the thread stays in the call until that returns, and lets go of what
-        it returns. A call that was not begun is then not made, unless it ``must_run``.
+        closed before it began, :class:`ThreadNotStartedError` where the system starts no thread,
+        and whatever the call raised. Cancelling is safe. When it timed out or was cancelled, the
+        thread stays in the call until that returns, and lets go of what it returns. A call that
+        was not begun is then not made, unless it ``must_run``. While an earlier call that was
+        given up still holds the thread, the call is not even submitted.
         """
+        until = self._loop.time() + deadline_seconds
+        if not must_run:
+            await self._wait_while_held(until)
         came_back: asyncio.Future[bool] = self._loop.create_future()
 
         def tell(in_time: bool) -> None:
@@ -160,7 +205,7 @@ class CallThread:
 
         call = Call(run, lambda _: tell(in_time=True), must_run=must_run)
         self.submit(call)
-        timer = self._loop.call_later(deadline_seconds, expire)
+        timer = self._loop.call_at(until, expire)
         try:
             in_time = await came_back
         except BaseException:
@@ -179,6 +224,18 @@ class CallThread:
         result: T = call.result
         call.result = None
         return result
+
+    async def _wait_while_held(self, until: float) -> None:
+        """Wait while a call that was given up holds the thread.
+
+        What is submitted meanwhile would pile up behind that call, for as long as it hangs.
+        """
+        async with asyncio.timeout_at(until):
+            while any(call.begun and call.abandoned for call in self.in_flight):
+                if self._closed:
+                    raise ThreadClosedError
+                self._moved.clear()
+                await self._moved.wait()
 
     @property
     def held(self) -> bool:
@@ -204,9 +261,11 @@ class CallThread:
             return
         self._closed = True
         for call in self.in_flight:
-            if not call.begun:
+            if not (call.begun or call.must_run):
                 call.abandoned_at = monotonic()
         self._queue.put(None)
+        if not self._loop.is_closed():
+            self._moved.set()  # who waits for the thread to be free waits in vain
 
     async def aclose(self, grace_seconds: float = 0.5) -> bool:
         """:meth:`close`, and wait for the call that is being made, but not for an abandoned one.
@@ -222,9 +281,12 @@ class CallThread:
                     await self._moved.wait()
         if any(call.begun or call.must_run for call in self.in_flight):
             return False
+        # It has nothing left to do but to end. Not by join(), which would hold the loop.
         thread = self._thread
-        if thread is not None:
-            thread.join(0.1)  # it has nothing left to do but to end
+        for _ in range(_LOOKS_AT_THE_END):
+            if thread is None or not thread.is_alive():
+                break
+            await asyncio.sleep(_LOOK_SPACING_SECONDS)
         return True
 
     # -- in the thread --------------------------------------------------------------------------
@@ -264,20 +326,46 @@ class CallThread:
             while self._finished:
                 call = self._finished.popleft()
                 self.in_flight.discard(call)
-                call.finish()
+                try:
+                    call.finish()
+                except Exception as fault:  # noqa: BLE001 - the others are told all the same
+                    self._loop.call_exception_handler(
+                        {"message": "asynchost: telling of a call failed", "exception": fault}
+                    )
         finally:
             if not self.in_flight:
                 EVENT_LOOP.calls_end(self._calls)
         self._moved.set()
 
 
-_THREADS: Final[dict[str, WeakSet[CallThread]]] = {}
-"""All there are, by host; one that is held is known to its thread."""
-_THREADS_LOCK: Final = threading.Lock()
+class _Host:
+    """The threads of one host, which live as long as they do, and it as long as one of them.
+
+    A thread that is held by a call keeps its own :class:`CallThread` alive.
+    """
+
+    __slots__ = ("__weakref__", "threads")
+
+    def __init__(self) -> None:
+        self.threads: WeakSet[CallThread] = WeakSet()
+
+
+_HOSTS: Final[WeakValueDictionary[str, _Host]] = WeakValueDictionary()
+_HOSTS_LOCK: Final = threading.Lock()
+
+
+def _add_to_host(host: str, thread: CallThread) -> _Host:
+    with _HOSTS_LOCK:
+        of_host = _HOSTS.get(host)
+        if of_host is None:
+            of_host = _HOSTS[host] = _Host()
+        of_host.threads.add(thread)
+        return of_host
 
 
 def held_threads(host: str) -> int:
     """How many threads of this host are in a call that nobody waits for any more; on any loop."""
-    with _THREADS_LOCK:
-        threads = list(_THREADS.get(host, ()))
+    with _HOSTS_LOCK:
+        of_host = _HOSTS.get(host)
+        threads = [] if of_host is None else list(of_host.threads)
     return sum(thread.held for thread in threads)

@@ -22,7 +22,13 @@ import libvirt
 
 from asynchost.errors import CallTimeoutError, HypervisorUnavailableError
 from asynchost.hypervisor.authentication import AUTHENTICATION
-from asynchost.hypervisor.call_thread import Call, CallThread, ThreadClosedError
+from asynchost.hypervisor.call_thread import (
+    Call,
+    CallNotMadeError,
+    CallThread,
+    ThreadClosedError,
+    ThreadNotStartedError,
+)
 from asynchost.hypervisor.domain_events import EVENTS, DomainEvent, EventKind, Translate
 from asynchost.hypervisor.libvirt_errors import translated, where_supported
 from asynchost.hypervisor.listing import list_domains, paused_reasons
@@ -251,6 +257,8 @@ class Connection:
             raise CallTimeoutError(self.uri, name, deadline_seconds) from None
         except ThreadClosedError:
             raise HypervisorUnavailableError(self.uri, "the connection was lost") from None
+        except ThreadNotStartedError as error:
+            raise HypervisorUnavailableError(self.uri, no_thread(error)) from None
         except libvirt.libvirtError as error:
             raise translated(self.uri, error) from None
 
@@ -276,14 +284,27 @@ class Connection:
         self._hand_on_scheduled = False
         if self._closing is not None:
             return  # the thread that closes empties it
-        for _ in range(min(len(self._received), _EVENTS_AT_ONCE)):
-            translate, domain, arguments = self._received.popleft()
-            self.handed_on += 1
+        try:
+            for _ in range(_EVENTS_AT_ONCE):
+                try:
+                    translate, domain, arguments = self._received.popleft()
+                except IndexError:  # all are handed on, or a thread that closes has emptied it
+                    break
+                self.handed_on += 1
+                self._hand_on_one(translate, domain, arguments)
+            self._after_events()
+        finally:
+            if self._received and not self._hand_on_scheduled:
+                self._hand_on_scheduled = True
+                self._loop.call_soon(self._hand_on)
+
+    def _hand_on_one(self, translate: Translate, domain: Any, arguments: tuple[Any, ...]) -> None:
+        try:
             self._on_event(translate(domain, arguments))
-        self._after_events()
-        if self._received and not self._hand_on_scheduled:
-            self._hand_on_scheduled = True
-            self._loop.call_soon(self._hand_on)
+        except Exception as fault:  # noqa: BLE001 - it must not cost the others their read
+            self._loop.call_exception_handler(
+                {"message": "asynchost: handing on an event failed", "exception": fault}
+            )
 
     @property
     def unread(self) -> bool:
@@ -349,6 +370,13 @@ def _do_nothing() -> None:
     pass
 
 
+def no_thread(error: CallNotMadeError) -> str:
+    """Why a call was not made, and what to do about it, in words."""
+    if isinstance(error, ThreadNotStartedError):
+        return f"{error}: raise the limit of processes (TasksMax, ulimit -u), or free memory"
+    return "the connection was lost"
+
+
 _OPEN: Final[set[Connection]] = set()
 
 
@@ -359,6 +387,11 @@ def close_orphans() -> None:
     """
     for connection in [one for one in list(_OPEN) if one.orphaned]:  # threads take some out
         _OPEN.discard(connection)
-        with suppress(ThreadClosedError):  # it was closing when its loop went
+        try:
             connection.thread.submit(Call(connection.take_down, lambda _: None, must_run=True))
+        except ThreadNotStartedError:
+            _OPEN.add(connection)  # the next monitor tries again
+        except ThreadClosedError:
+            pass  # it was closing when its loop went
+        else:
             connection.thread.close()

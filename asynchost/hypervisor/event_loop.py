@@ -44,6 +44,8 @@ class LibvirtEventLoop:
         self._handles: dict[int, Handle] = {}
         self._timers: dict[int, Timer] = {}
         self._servers: dict[asyncio.AbstractEventLoop, LoopServer] = {}
+        self._unfreed: list[Handle | Timer] = []
+        """What libvirt has removed, and no thread could be started to free."""
         self._calling_for = _CallingFor()
         self._is_registered: bool | None = None
 
@@ -89,7 +91,8 @@ class LibvirtEventLoop:
             server.attached += 1
             if server.attached == 1:
                 self._servers[loop] = server
-                for item in self._items():
+                unfreed, self._unfreed = self._unfreed, []
+                for item in (*self._items(), *unfreed):
                     if item.server is None:
                         item.server = server
                         self._change(item)
@@ -246,12 +249,16 @@ class LibvirtEventLoop:
                 # Nobody serves it, so nobody else would let go of what libvirt waits to have
                 # freed. In a thread of its own: whoever removes holds libvirt's locks, and
                 # freeing takes them.
-                threading.Thread(
+                thread = threading.Thread(
                     target=libvirt.virEventInvokeFreeCallback,
                     args=(item.opaque,),
                     name="asynchost-libvirt-free",
                     daemon=True,
-                ).start()
+                )
+                try:
+                    thread.start()
+                except (RuntimeError, MemoryError):
+                    self._unfreed.append(item)  # the next loop that is attached frees it
             return
         if not server.change(item):  # its loop was closed without a detach
             self._retire(server)

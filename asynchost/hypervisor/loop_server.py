@@ -27,6 +27,9 @@ _NEVER: Final = float("inf")
 # Where the calls come from a thread that says so beforehand, there are none: see :class:`Calls`.
 SPURIOUS_WAKEUPS_ENDURED: Final = 4
 
+# The system may be out of memory or of watches for a moment.
+_APPLY_AGAIN_SECONDS: Final = 0.1
+
 # One call of libvirt's reads one message. What many messages have in common is done once, for as
 # many as take half a millisecond. Most have less than a hundred bytes.
 _MESSAGES_AT_ONCE: Final = 32
@@ -90,7 +93,7 @@ class LoopServer:
         """
         on_its_thread = self.on_its_thread
         if on_its_thread and not item.removed and not self.loop.is_closed():
-            item.apply()
+            self._apply(item)
             return True
         self.changed[item.number] = item
         if not self.wakeup_scheduled:
@@ -106,8 +109,24 @@ class LoopServer:
 
     def _wake(self) -> None:
         self.due = []
-        self.apply_changes()
-        self.fire_due()
+        try:
+            self.apply_changes()
+        finally:
+            self.fire_due()
+
+    def _apply(self, item: "Handle | Timer") -> None:
+        """Do to the loop what the item needs; where that fails, soon once more. With the lock."""
+        try:
+            item.apply()
+        except Exception as fault:  # noqa: BLE001 - libvirt and the other items go on
+            self._report(fault)
+            self.changed[item.number] = item
+            self.loop.call_later(_APPLY_AGAIN_SECONDS, self._wake)
+
+    def _report(self, fault: Exception) -> None:
+        context = {"message": "asynchost: serving libvirt failed", "exception": fault}
+        # Not at once: a handler of the program's may do anything, and libvirt's locks are held.
+        self.loop.call_soon(self.loop.call_exception_handler, context)
 
     def apply_changes(self) -> None:
         """Do what was asked for by other threads."""
@@ -122,7 +141,7 @@ class LoopServer:
                     item.put_down()
                     freed.append(item.opaque)
                 else:
-                    item.apply()
+                    self._apply(item)
         for opaque in freed:
             # Only now, without the lock and after the reader is gone: this may close the
             # descriptor, whose number the next connection may get.
@@ -132,7 +151,10 @@ class LoopServer:
         """Fire the timers that became due in what has been done."""
         due, self.due = self.due, None
         for timer in due or ():
-            timer.fire()
+            try:
+                timer.fire()
+            except Exception as fault:  # noqa: BLE001 - the others are fired all the same
+                self._report(fault)
 
 
 class Handle:

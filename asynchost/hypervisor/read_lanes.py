@@ -21,7 +21,7 @@ from typing import Final
 
 from asynchost.errors import HypervisorRefusedError, HypervisorUnavailableError
 from asynchost.hypervisor.batch import Batch
-from asynchost.hypervisor.call_thread import Call
+from asynchost.hypervisor.call_thread import Call, CallNotMadeError
 from asynchost.hypervisor.connection import Connection
 
 # A thousand times what a healthy read takes, and more than a busy machine lets a thread wait for
@@ -79,7 +79,10 @@ class Lane:
         )
 
     def submit(self, batch: Batch, done: Callable[[Call], None]) -> None:
-        """Hand the batch to the thread; ``done`` is called on the loop when it came back."""
+        """Hand the batch to the thread; ``done`` is called on the loop when it came back.
+
+        Raises :class:`CallNotMadeError`.
+        """
 
         def came_back(call: Call) -> None:
             self._calls.discard(call)
@@ -90,7 +93,12 @@ class Lane:
         call = Call(batch, came_back)
         self._calls.add(call)
         self.batches.add(batch)
-        self.connection.thread.submit(call)
+        try:
+            self.connection.thread.submit(call)
+        except CallNotMadeError:
+            self._calls.discard(call)
+            self.batches.discard(batch)
+            raise
 
     def count_anew(self, now: float, *, standstill: bool) -> None:
         """No read is late for the time in which the process stood still, nor for the time that
@@ -119,6 +127,19 @@ class Lane:
                     self._late_seconds = now - since
                     return batch, uuid, now - since
         return None
+
+    def stands_still(self, now: float, seconds: float) -> bool:
+        """Whether it was given batches, and for so long has begun with none of their reads.
+
+        A read that hangs is another matter: see :meth:`late`. Here the thread itself is gone, or
+        is in something that nobody knows of.
+        """
+        waiting = [max(batch.moved_at, self.counted_from) for batch in self.batches]
+        return (
+            bool(waiting)
+            and all(batch.current is None for batch in self.batches)
+            and now - max(waiting) >= seconds
+        )
 
 
 class ReadLanes:

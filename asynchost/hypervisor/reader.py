@@ -18,8 +18,8 @@ from asynchost.accounting import RUNNING_POSTCOPY
 from asynchost.agenda import Agenda, Mark
 from asynchost.errors import HypervisorUnavailableError
 from asynchost.hypervisor.batch import Batch, Read, Result
-from asynchost.hypervisor.call_thread import Call, stood_still
-from asynchost.hypervisor.connection import Connection
+from asynchost.hypervisor.call_thread import Call, CallNotMadeError, stood_still
+from asynchost.hypervisor.connection import Connection, no_thread
 from asynchost.hypervisor.domain_events import DomainEvent
 from asynchost.hypervisor.read_lanes import PATIENCE_SECONDS, Lane, ReadLanes
 from asynchost.model import Cause, DomainState, Observation
@@ -225,9 +225,8 @@ class Reader:
         """Hand marked domains to free lanes; False when one is lacking."""
         while self._agenda.waiting(background):
             lane = self._lanes.free(background=background)
-            if lane is None:
+            if lane is None or not self._submit(lane, self._take_batch(lane, background)):
                 return False
-            self._submit(lane, self._take_batch(lane, background))
         return True
 
     def _take_batch(self, lane: Lane, background: bool) -> list[Read]:
@@ -253,17 +252,27 @@ class Reader:
             reads.append(Read(uuid, mark, domain, uuid in self._migrating, reason))
         return reads
 
-    def _submit(self, lane: Lane, reads: list[Read]) -> None:
+    def _submit(self, lane: Lane, reads: list[Read]) -> bool:
+        """Hand the reads to the lane; False where it does not take them."""
         is_behind = lane.connection.is_behind if self._lanes.leaves_off(lane) else _never
         batch = Batch(lane.connection.handle, reads, self._spent, is_behind)
         self._spent = []
 
         def done(call: Call) -> None:
-            if call.error is not None:
+            if call.error is not None:  # no domain's read: the thread could not do its work
+                self._take_back(lane, batch)
+                self._connection.declare_lost(f"reading failed: {call.error!r}")
                 raise call.error
             self._returned(lane, batch)
 
-        lane.submit(batch, done)
+        try:
+            lane.submit(batch, done)
+        except CallNotMadeError as error:
+            # An outage: what is not read now would be wrong, and called fresh.
+            self._take_back(lane, batch)
+            self._connection.declare_lost(no_thread(error))
+            return False
+        return True
 
     def _take_back(self, lane: Lane, batch: Batch) -> None:
         for read in batch.take_back():
@@ -332,6 +341,8 @@ class Reader:
         standstill = stood_still(self._loop.time() - self._tick_due)
         for lane in list(self._lanes):
             lane.count_anew(now, standstill=standstill)
+            if lane.stands_still(now, self._deadline_seconds):
+                self._connection.declare_lost("reads that were handed over were not begun")
             late = lane.late(now)
             if late is None:
                 continue

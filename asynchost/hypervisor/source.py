@@ -132,13 +132,13 @@ class Source:
         backoff = Backoff(random)
         try:
             close_orphans()
-            unserved = None if ours else await why_unserved()
-            if unserved is not None:
-                raise HypervisorRefusedError(self._uri, *unserved)
             while True:
                 events = Connection(self._uri, self._settings)
                 listing = Connection(self._uri, self._settings)
                 try:
+                    if not ours:
+                        await self._check_served()
+                        ours = True
                     await self._live(events, listing, backoff)
                 except HypervisorRefusedError as error:
                     if self._generation == 0:
@@ -163,6 +163,15 @@ class Source:
                 # One more round, so that libvirt lets go of what was closed.
                 await asyncio.sleep(0)
                 EVENT_LOOP.detach(loop)
+
+    async def _check_served(self) -> None:
+        """Whether the event loop that the program has registered with libvirt can be relied on."""
+        try:
+            unserved = await why_unserved()
+        except RuntimeError as error:  # no thread to look at it with
+            raise HypervisorUnavailableError(self._uri, str(error)) from None
+        if unserved is not None:
+            raise HypervisorRefusedError(self._uri, *unserved)
 
     async def _close(self, events: Connection, listing: Connection) -> None:
         reader, self._reader, self._listing = self._reader, None, None

@@ -52,10 +52,11 @@ async def test_every_event_is_registered_before_the_listing_and_that_before_any_
 
     for name in (REGISTER, LIST, READ):
         note(name)
+    known = [each for each in EVENTS if hasattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{each.name}")]
     async with HostMonitor(libvirtd.uri("test"), settings=SETTINGS) as monitor:
         assert monitor.usage.running_vms == 2
         assert [name for name, step in steps if step == "begins"] == [
-            *(REGISTER for _ in EVENTS),
+            *(REGISTER for _ in known),
             LIST,
             *(READ, READ),
         ]

@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import libvirt
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from asynchost import HostMonitor, MonitorSettings
@@ -28,6 +29,13 @@ SETTINGS = MonitorSettings(
     disk_interval_seconds=0.5,
     instances_path="/var/lib",
 )
+
+
+@pytest.fixture(autouse=True)
+def structlog_as_before() -> Iterator[None]:
+    """Capturing lines configures structlog, which other tests find as they left it."""
+    yield
+    structlog.reset_defaults()
 
 
 class Fault:

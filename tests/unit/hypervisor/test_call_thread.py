@@ -1,6 +1,7 @@
 """Calls in a thread: deadlines, order, late results and ends, with functions that block."""
 
 import asyncio
+import gc
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from asynchost.hypervisor.call_thread import (
     Call,
     CallThread,
     ThreadClosedError,
+    ThreadNotStartedError,
     held_threads,
 )
 from asynchost.hypervisor.event_loop import EVENT_LOOP
@@ -264,9 +266,10 @@ async def test_a_result_that_comes_too_late_is_not_kept(thread: CallThread) -> N
 
     await given_up(thread, late, entered)
     opened.set()
+    await eventually(lambda: not thread.in_flight)
     task = asyncio.create_task(thread.call(late, DEADLINE_SECONDS))
     await asyncio.sleep(0)
-    (call,) = [one for one in thread.in_flight if not one.abandoned]
+    (call,) = thread.in_flight
     tell = call._on_done
 
     def tell_and_cancel(call: Call) -> None:
@@ -283,17 +286,131 @@ async def test_a_result_that_comes_too_late_is_not_kept(thread: CallThread) -> N
 
 
 async def test_an_abandoned_call_still_holds_the_thread(thread: CallThread, gate: MakeGate) -> None:
-    """One call at a time on one connection; what waited behind it in vain is never made."""
+    """One call at a time on one connection; what waited behind it in vain is never made.
+
+    Nor does it pile up: however many come while it hangs, none is queued.
+    """
     first = gate()
     await given_up(thread, first, first.entered)
     second = gate()
-    with pytest.raises(TimeoutError):
-        await thread.call(second, 0.02)
-    assert abandoned(thread) == 2
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            await thread.call(second, 0.02)
+    assert (len(thread.in_flight), abandoned(thread)) == (1, 1)
     first.opened.set()
     await eventually_equal(lambda: len(thread.in_flight), 0)
     assert not second.entered.is_set()
     assert await thread.call(lambda: "well again", DEADLINE_SECONDS) == "well again"
+
+
+async def test_a_call_that_waits_for_a_given_up_one_is_made_when_that_returns(
+    thread: CallThread, gate: MakeGate
+) -> None:
+    """Or is told that the thread was closed meanwhile."""
+    first = gate()
+    await given_up(thread, first, first.entered)
+    waiting = asyncio.create_task(thread.call(lambda: "made", DEADLINE_SECONDS))
+    await asyncio.sleep(0)
+    first.opened.set()
+    assert await waiting == "made"
+    second = gate()
+    await given_up(thread, second, second.entered)
+    waiting = asyncio.create_task(thread.call(lambda: "made", DEADLINE_SECONDS))
+    await asyncio.sleep(0)
+    thread.close()
+    with pytest.raises(ThreadClosedError):
+        await waiting
+
+
+class NoThreads:
+    """A system that starts no thread for a while."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refused = 0
+        self.recovered = False
+        start = threading.Thread.start
+
+        def starts(thread: threading.Thread) -> None:
+            if not self.recovered:
+                self.refused += 1
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", starts)
+
+
+async def test_a_thread_that_cannot_be_started_is_started_for_the_next_call(
+    thread: CallThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call that it was wanted for fails at once and leaves nothing behind."""
+    system = NoThreads(monkeypatch)
+    with pytest.raises(ThreadNotStartedError, match="can't start new thread"):
+        await thread.call(lambda: 42, DEADLINE_SECONDS)
+    assert not thread.in_flight
+    system.recovered = True
+    assert await thread.call(lambda: 42, DEADLINE_SECONDS) == 42
+
+
+async def test_a_call_that_must_run_waits_for_a_thread(
+    thread: CallThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As closing a connection must: starting is tried again until there is one."""
+    monkeypatch.setattr(call_thread, "_START_AGAIN_SECONDS", 0.01)
+    system = NoThreads(monkeypatch)
+    made = threading.Event()
+    thread.submit(Call(made.set, ignore, must_run=True))
+    thread.close()
+    await eventually(lambda: system.refused >= 3)
+    system.recovered = True
+    await eventually(made.is_set)
+    assert await thread.aclose()
+
+
+async def test_a_call_whose_end_surprises_keeps_no_other_from_being_told(
+    thread: CallThread,
+) -> None:
+    """It goes to the loop's exception handler."""
+    faults: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    told: list[Call] = []
+
+    def raises(_: Call) -> None:
+        raise ValueError("odd")
+
+    both = threading.Event()
+    thread.submit(Call(lambda: both.wait(DEADLINE_SECONDS), raises))
+    thread.submit(Call(lambda: None, told.append))
+    both.set()
+    await eventually(lambda: told)
+    assert [str(fault["exception"]) for fault in faults] == ["odd"]
+    assert not thread.in_flight
+
+
+async def test_hosts_that_are_gone_leave_nothing_behind() -> None:
+    """A program may watch other hosts every day."""
+    before = set(call_thread._HOSTS)
+    for number in range(10):
+        thread = CallThread("test", f"host{number}")
+        await thread.call(lambda: None, DEADLINE_SECONDS)
+        assert await thread.aclose()
+    del thread
+    gc.collect()
+    assert set(call_thread._HOSTS) <= before
+
+
+async def test_closing_many_holds_the_loop_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread is joined on the loop: others have their turn between any two looks."""
+    threads = [CallThread("test") for _ in range(10)]
+    for thread in threads:
+        await thread.call(lambda: None, DEADLINE_SECONDS)
+
+    def join(_: threading.Thread, _timeout: float | None = None) -> None:
+        raise AssertionError("the loop stood still for it")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "join", join)
+        assert all(await asyncio.gather(*(thread.aclose() for thread in threads)))
+    assert threads_alive() == 0
 
 
 async def test_calls_are_made_one_after_another_in_their_order(thread: CallThread) -> None:

@@ -1,12 +1,21 @@
 """Unexpected errors of work that no total needs: logged once, tried again."""
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from asynchost.hypervisor.surprises import Surprises
 from asynchost.log import get_logger
+
+
+@pytest.fixture(autouse=True)
+def structlog_as_before() -> Iterator[None]:
+    """Capturing lines configures structlog, which other tests find as they left it."""
+    yield
+    structlog.reset_defaults()
 
 
 def test_the_same_error_is_logged_once_for_each_work() -> None:
