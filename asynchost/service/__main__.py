@@ -7,23 +7,74 @@ import errno
 import os
 import signal
 import sys
+import threading
+from typing import Final
 
 from asynchost.errors import AsynchostError, FencedError
 from asynchost.service.exits import ExitStatus, with_options
-from asynchost.service.terminal import error_line
+from asynchost.service.logs import configure_logs, fatal_line, fault_lines, format_in
+from asynchost.service.stopping import end_on_signals
+from asynchost.service.streams import (
+    OutputError,
+    finish_errors,
+    finish_output,
+    open_standard_streams,
+    replace_standard_streams,
+)
+from asynchost_command import hold_signals
 
 _INTERRUPTED = 128 + signal.SIGINT
+
+GOING_ON: Final = ("run", "demo")
+"""The commands that work, and log, until they are told to stop."""
 
 
 def main() -> None:
     """Run ``asynchost`` with the process's arguments, and exit."""
+    hold_signals()
     open_standard_streams()
-    try:
-        status = run(sys.argv[1:])
-    except KeyboardInterrupt:
-        # While everything was being imported.
-        status = _INTERRUPTED
+    arguments = sys.argv[1:]
+    goes_on = arguments[:1] in ([name] for name in GOING_ON)
+    replace_standard_streams(goes_on=goes_on)
+    if goes_on:
+        # A command line that is refused is told as everything else is.
+        configure_logs("info", format_in(arguments))
+    end_on_signals(orderly=goes_on)
+    status = _finish(_run_to_the_end(arguments))
+    if _threads_are_held():
+        # The interpreter's end would take such a thread down in the middle of libvirt's code.
+        os._exit(status)
     sys.exit(status)
+
+
+def _run_to_the_end(arguments: list[str]) -> int:
+    try:
+        return run(arguments)
+    except SystemExit as error:
+        return int(error.code or 0)
+    except BaseException:  # noqa: BLE001 - the process ends with it, and says so
+        print(fault_lines(), file=sys.stderr)
+        return ExitStatus.FAULT
+
+
+def _finish(status: int) -> int:
+    """Write what is left to write; the status to end with."""
+    try:
+        finish_output()
+    except OutputError as error:
+        status = status or _refuse(str(error))
+    finish_errors()
+    return status
+
+
+def _threads_are_held() -> bool:
+    """Whether a thread is left behind in a call that does not return."""
+    ours = {"output 1", "output 2", "signals"}
+    return any(
+        thread.daemon and thread.name not in ours
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread()
+    )
 
 
 def run(arguments: list[str]) -> int:
@@ -45,37 +96,22 @@ def run(arguments: list[str]) -> int:
         return _INTERRUPTED
     except click.ClickException as error:
         return _refuse(f"{error.format_message()} (see asynchost --help)")
-    except AsynchostError as error:
+    except (AsynchostError, OutputError) as error:
+        text = with_options(error) if isinstance(error, AsynchostError) else str(error)
         fenced = isinstance(error, FencedError)
-        return _refuse(with_options(error), ExitStatus.FENCED if fenced else ExitStatus.MUST_MEND)
+        return _refuse(text, ExitStatus.FENCED if fenced else ExitStatus.MUST_MEND)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        # The demonstration's folder, or a file that the output is sent to.
+        # The demonstration's folder.
         where = "" if error.filename is None else f": {error.filename!r}"
         return _refuse(f"{error.strerror}{where}; make room, or set TMPDIR to another folder")
     # None from a command that ended well, a number from click itself.
     return int(outcome or ExitStatus.OK)
 
 
-def open_standard_streams() -> None:
-    """Put the null device where the process was started without an input or an output.
-
-    Python has None for such a stream, and the next file or connection to be opened would get its
-    number, and with that whatever a library below prints.
-    """
-    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
-        if getattr(sys, name) is None:
-            try:
-                os.fstat(number)
-            except OSError:
-                # The lowest number that is free: those before it have been filled by now.
-                os.open(os.devnull, os.O_RDWR)
-            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
-
-
 def _refuse(message: str, status: ExitStatus = ExitStatus.MUST_MEND) -> ExitStatus:
-    print(error_line(message), file=sys.stderr)
+    print(fatal_line(message, status), file=sys.stderr)
     return status
 
 

@@ -7,7 +7,6 @@ only ask are in ``questions.py``.
 
 import asyncio
 import os
-import signal
 import sys
 from typing import NamedTuple
 
@@ -165,15 +164,13 @@ def run(
     )
     credentials = database_credentials(database, database_password_file, os.environ)
     configure_logs(log_level, log_format)
+    stop = Stop()
     patience = INTERACTIVE if sys.stdin.isatty() else UNATTENDED
-
-    async def work() -> None:
-        stop = Stop()
-        stop_on_signals(stop, grace_seconds=patience.all, last_act=remove_sockets)
-        await daemon.run(config, credentials, stop, shutdown_deadline_seconds=patience.last_write)
-
+    stop_on_signals(stop, grace_seconds=patience.all, last_act=remove_sockets)
     calm_collector()
-    asyncio.run(work())
+    asyncio.run(
+        daemon.run(config, credentials, stop, shutdown_deadline_seconds=patience.last_write)
+    )
 
 
 @cli.command()
@@ -207,20 +204,11 @@ def demo(*, log_level: str, log_format: str) -> None:
     """Show the whole thing on this machine, with a private MariaDB, until Ctrl-C."""
     configure_logs(log_level, log_format)
 
-    async def work() -> None:
-        stop = Stop()
-        show = Demo(stop, shutdown_deadline_seconds=INTERACTIVE.last_write)
-        stop_on_signals(
-            stop,
-            grace_seconds=INTERACTIVE.all,
-            # Nothing may stay behind a terminal that is closed, either.
-            signals=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
-            last_act=show.remove_traces,
-        )
-        await show.run()
-
+    stop = Stop()
+    show = Demo(stop, shutdown_deadline_seconds=INTERACTIVE.last_write)
+    stop_on_signals(stop, grace_seconds=INTERACTIVE.all, last_act=show.remove_traces)
     calm_collector()
-    asyncio.run(work())
+    asyncio.run(show.run())
 
 
 for command in (explain, diff, doctor):

@@ -5,9 +5,11 @@ of them works, and nothing that ends the process. Memory: one monitor and one at
 """
 
 import asyncio
+import errno
 import os
+import sys
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -27,6 +29,7 @@ from asynchost.service.config import AUDIT_INTERVAL_SECONDS, RunConfig
 from asynchost.service.control import ControlSocket
 from asynchost.service.credentials import DatabaseCredentials
 from asynchost.service.stopping import Stop
+from asynchost.service.streams import OutputError, outlet_of
 
 _log = structlog.get_logger("asynchost.service")
 
@@ -100,6 +103,7 @@ async def run(
             _until_nothing_is_written(writer, attachments),
             *(monitor.wait() for monitor in monitors),
             *(() if beside is None else (beside(monitors),)),
+            *((_until_nobody_reads(),) if config.dry_run else ()),
         )
     _log.info("stopped")
 
@@ -146,6 +150,31 @@ def _read_back_interval_seconds(config: RunConfig) -> float:
 
 def _print(statement: str) -> None:
     print(f"{statement};", flush=True)
+
+
+async def _until_nobody_reads() -> None:
+    """Return once the reader of standard output has gone.
+
+    Raises :class:`OutputError` once standard output cannot be written for another reason.
+    """
+    loop = asyncio.get_running_loop()
+    failed: asyncio.Future[OSError] = loop.create_future()
+    outlet = outlet_of(sys.stdout)
+
+    def fail(error: OSError) -> None:
+        if not failed.done():
+            failed.set_result(error)
+
+    def tell(error: OSError) -> None:
+        with suppress(RuntimeError):  # the loop is closed by now
+            loop.call_soon_threadsafe(fail, error)
+
+    if outlet is not None:
+        outlet.tell_lost = lambda count: f"-- {count} statements are missing: nobody read them\n"
+        outlet.on_failure(tell)
+    error = await failed
+    if error.errno != errno.EPIPE:
+        raise OutputError(error)
 
 
 async def _close(monitors: Sequence[HostMonitor]) -> None:

@@ -2,7 +2,8 @@
 
 On a terminal a line reads ``18:12:53 row written host=qemu:///system vcpus_used=6`` and is
 folded at the terminal's width; elsewhere each line is one JSON object. Both go to standard
-error, and so does what comes through the standard library's logging (asyncio, warnings).
+error, and so does what comes through the standard library's logging (asyncio, warnings). No line
+is waited for: see ``streams.py``.
 """
 
 import json
@@ -10,13 +11,16 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from asynchost.service.terminal import INDENT, escape, fill
+from asynchost.service.exits import ExitStatus
+from asynchost.service.streams import outlet_of
+from asynchost.service.terminal import INDENT, error_line, escape, fill
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "console", "json")
@@ -42,12 +46,19 @@ def configure_logs(
     stream = sys.stderr if stream is None else stream
     on_terminal = stream.isatty()
     number = getattr(logging, level.upper())
+    processors: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.ExceptionRenderer(),
+        *_renderers(log_format, on_terminal, environment),
+    ]
+    _fatal.render = None if _is_for_people(log_format, on_terminal) else _renderer(processors)
+    if (outlet := outlet_of(stream)) is not None:
+        render = _renderer(processors)
+        outlet.tell_lost = lambda count: (
+            render("warning", "log lines lost, because nobody took them", count=count) + "\n"
+        )
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.ExceptionRenderer(),
-            *_renderers(log_format, on_terminal, environment),
-        ],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *names: _Lines(stream, names[0] if names else ""),
         cache_logger_on_first_use=True,
@@ -56,10 +67,69 @@ def configure_logs(
     logging.basicConfig(handlers=[_FromStandardLibrary()], level=logging.WARNING, force=True)
 
 
+class _Fatal:
+    """How the line is written that a command ends with when it cannot do its work."""
+
+    render: "Callable[..., str] | None" = None
+    """None: for people. It is so until logs are configured."""
+
+
+_fatal = _Fatal()
+
+
+def fatal_line(message: str, status: int) -> str:
+    """The line that a command ends with when it cannot do its work, like the log's other lines.
+
+    On a terminal, and before logs are configured, ``asynchost: error: …``; else a JSON object.
+    """
+    if _fatal.render is None:
+        return error_line(message)
+    return _fatal.render("critical", "ended with an error", reason=message, exit_status=int(status))
+
+
+def fault_lines() -> str:
+    """The exception that is being handled, which nobody expected, with its traceback."""
+    if _fatal.render is None:
+        return "\n".join(map(escape, traceback.format_exc().splitlines()))
+    return _fatal.render(
+        "critical",
+        "ended with an error",
+        reason="a fault in asynchost",
+        exit_status=int(ExitStatus.FAULT),
+        exc_info=True,
+    )
+
+
+def format_in(arguments: Sequence[str]) -> str:
+    """The ``--log-format`` of a command line that may be wrong in any other way."""
+    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, joined = option.partition("=")
+        if name == "--log-format" and (joined if equals else value) in FORMATS:
+            return joined if equals else value
+    return "auto"
+
+
+def _renderer(processors: Sequence[Processor]) -> Callable[..., str]:
+    """What makes one line of a level, a text and pairs, without a logger."""
+    logger = _Lines(sys.stderr, "asynchost.service")
+
+    def render(level: str, text: str, **pairs: Any) -> str:
+        event: Any = {"event": text, **pairs}
+        for processor in processors:
+            event = processor(logger, level, event)
+        return str(event)
+
+    return render
+
+
+def _is_for_people(log_format: str, on_terminal: bool) -> bool:
+    return log_format == "console" or (log_format == "auto" and on_terminal)
+
+
 def _renderers(
     log_format: str, on_terminal: bool, environment: Mapping[str, str]
 ) -> list[Processor]:
-    if log_format == "console" or (log_format == "auto" and on_terminal):
+    if _is_for_people(log_format, on_terminal):
         coloured = (
             on_terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
         )

@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from io import TextIOWrapper
 from typing import Any, Final, NamedTuple, TypeVar
 
 import click
@@ -286,10 +285,7 @@ def _credentials(
 def _run(work: Coroutine[Any, Any, T]) -> T:
     """With the answer on standard output, and only warnings of the work itself beside it."""
     quiet_libvirt()
-    configure_logs("error", "auto")
-    if isinstance(sys.stdout, TextIOWrapper):
-        # A domain's name may hold what the terminal's encoding lacks.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    configure_logs("error", "console")
     return asyncio.run(work)
 
 

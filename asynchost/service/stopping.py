@@ -1,8 +1,8 @@
 """How the process is asked to end, and the promise that it does.
 
-The first SIGINT or SIGTERM asks for an orderly stop; the second one ends the process at once,
-and so does a stop that takes longer than its grace time. Only the daemon uses this: a library
-has no business with signals.
+The process's signals are blocked in every thread, and one thread of this module waits for them.
+So a signal is never lost, it interrupts no code, and it is answered whatever the event loop and
+the standard streams do. Only the daemon uses this: a library has no business with signals.
 """
 
 import asyncio
@@ -10,23 +10,32 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
+from typing import Final
 
 import structlog
 
 from asynchost.service.exits import ExitStatus
-from asynchost.service.terminal import error_line
+from asynchost.service.logs import fatal_line
+from asynchost.service.streams import finish_errors
+from asynchost_command import HELD, STOPPING, hold_signals
 
 _log = structlog.get_logger("asynchost.service")
 
 
+STATE: Final = signal.SIGUSR1
+"""The signal that asks a daemon to write its state into the log."""
+
+
 class Stop:
-    """The wish to end, once uttered."""
+    """A stop request; once made, it is never cleared."""
 
     def __init__(self) -> None:
         self._requested = False
         self._scopes: list[asyncio.Timeout] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def requested(self) -> bool:
@@ -39,6 +48,17 @@ class Stop:
         for scope in self._scopes:
             scope.reschedule(asyncio.get_running_loop().time())
 
+    def request_soon(self) -> None:
+        """Ask from another thread, also before there is a block to end."""
+        self._requested = True
+        self.call_soon(self.request)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call on the loop of the blocks, from another thread; nothing where there is none."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed, so all has ended
+                self._loop.call_soon_threadsafe(callback)
+
     @asynccontextmanager
     async def interrupts(self) -> AsyncIterator[None]:
         """Run a block that a stop cancels from inside; the code after the block goes on.
@@ -46,6 +66,7 @@ class Stop:
         So what the block opened on an outer exit stack is closed in order, by code that is not
         being cancelled itself. A block that is entered after the request ends at its first wait.
         """
+        self._loop = asyncio.get_running_loop()
         # A timeout without a time is asyncio's own cancel scope; the request gives it one.
         scope = asyncio.timeout(None)
         try:
@@ -62,41 +83,106 @@ class Stop:
                 raise
 
 
+class _Receiver:
+    """The thread that waits for the process's signals, and what it does with each."""
+
+    def __init__(self) -> None:
+        self.act: Callable[[int | None], None] = _end_at_once
+        """Called with the number of each signal, and with None once ``deadline`` has passed."""
+        self.deadline: float | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, act: Callable[[int | None], None]) -> None:
+        """Act on signals like this from now on."""
+        hold_signals()
+        self.act = act
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
+            self._thread.start()
+
+    def _wait(self) -> None:
+        while True:
+            if self.deadline is None:
+                number: int | None = signal.sigwaitinfo(HELD).si_signo
+            else:
+                left = max(self.deadline - monotonic(), 0.0)
+                received = signal.sigtimedwait(HELD, left)
+                number = None if received is None else received.si_signo
+            self.act(number)
+
+
+def _end_at_once(number: int | None) -> None:
+    if number in STOPPING:
+        os._exit(128 + number)
+
+
+_receiver: Final = _Receiver()
+
+
+def end_on_signals(*, orderly: bool) -> None:
+    """End the process at once on each signal that asks for the end.
+
+    For a command that has nothing to finish; it may wait for anything, also for the reader of its
+    output. The exit status is 128 + n. If ``orderly``, it is 0: that is for a daemon which has not
+    begun its work yet.
+    """
+
+    def end(number: int | None) -> None:
+        if number in STOPPING:
+            _log.info("stopped", signal=_name(number))
+            finish_errors()
+            os._exit(ExitStatus.OK)
+
+    _receiver.start(end if orderly else _end_at_once)
+
+
 def stop_on_signals(
     stop: Stop,
     *,
     grace_seconds: float,
-    signals: Iterable[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
     last_act: Callable[[], None] | None = None,
+    show_state: Callable[[], None] | None = None,
 ) -> None:
-    """Let signals request ``stop`` from now until the running loop is closed.
+    """Let the signals in :data:`STOPPING` request ``stop`` from now until the process ends.
 
-    ``grace_seconds`` after the first one the process ends in any case, with
-    :attr:`ExitStatus.FAULT`: a name server or a disk that does not answer must not keep it.
-    ``last_act`` is called before an end that is not orderly, to remove what must not stay.
+    The second one ends the process at once with 128 + n. ``grace_seconds`` after the first one
+    the process ends in any case, with :attr:`ExitStatus.FAULT`: a name server or a disk that does
+    not answer must not keep it. ``last_act`` is called before an end that is not orderly, to
+    remove what must not stay. SIGUSR1 has ``show_state`` called on the loop of ``stop``; every
+    other signal in :data:`HELD` is only logged.
     """
-    loop = asyncio.get_running_loop()
 
     def end(status: int) -> None:
-        if last_act is not None:
-            last_act()
-        # Not sys.exit: nothing may be waited for any more, least of all threads.
-        os._exit(status)
+        try:
+            if last_act is not None:
+                last_act()
+        finally:
+            # Not sys.exit: nothing may be waited for any more, least of all threads.
+            os._exit(status)
 
-    def too_late() -> None:
-        sys.stderr.write(error_line(f"not stopped {grace_seconds:g} s after the signal") + "\n")
-        end(ExitStatus.FAULT)
-
-    def on_signal(number: signal.Signals) -> None:
-        if stop.requested:
+    def act(number: int | None) -> None:
+        if number is None:
+            reason = f"not stopped {grace_seconds:g} s after the signal"
+            print(fatal_line(reason, ExitStatus.FAULT), file=sys.stderr)
+            finish_errors()
+            end(ExitStatus.FAULT)
+        elif number == STATE and show_state is not None:
+            stop.call_soon(show_state)
+        elif number not in STOPPING:
+            _log.info("signal ignored", signal=_name(number))
+        elif _receiver.deadline is not None:
             end(128 + number)
-        _log.info("stopping; a second signal ends at once", signal=number.name)
-        # A daemon thread, not a timer of the loop: the loop may be what does not answer, and
-        # the joins that asyncio.run ends with come after the loop's last turn.
-        watchdog = threading.Timer(grace_seconds, too_late)
-        watchdog.daemon = True
-        watchdog.start()
-        stop.request()
+        else:
+            # The deadline first: nothing that comes after it may keep the process.
+            _receiver.deadline = monotonic() + grace_seconds
+            _log.info("stopping; a second signal ends at once", signal=_name(number))
+            stop.request_soon()
 
-    for number in signals:
-        loop.add_signal_handler(number, on_signal, number)
+    _receiver.start(act)
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"

@@ -7,6 +7,7 @@ import asyncio
 import json
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -244,8 +245,14 @@ async def test_a_second_signal_ends_it_at_once(database: Database) -> None:
     assert status == 128 + signal.SIGINT
 
 
-async def test_a_last_write_is_made_before_the_end(database: Database) -> None:
-    """What is dirty when the signal comes is in the row when the process has ended."""
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPWR]
+)
+async def test_a_last_write_is_made_before_the_end(
+    database: Database, number: signal.Signals
+) -> None:
+    """What is dirty when the signal comes is in the row when the process has ended, and the guard
+    says that nobody watches the host any more."""
     arguments = asynchost(
         *("run", "--connect", "test:///default", "--database", database.url()),
         *("--debounce", "60", "--max-delay", "60", "--disk", "none"),
@@ -253,8 +260,49 @@ async def test_a_last_write_is_made_before_the_end(database: Database) -> None:
     async with command(*arguments) as daemon:
         # The last that a row needs, where no disk is wanted.
         await daemon.says("host facts read")
-        assert (await daemon.stops(signal.SIGTERM))[0] == 0
+        assert (await daemon.stops(number))[0] == 0
     assert used(database.row()) == DEFAULT_HOST
+    assert database.execute("SELECT state FROM asynchost_fence") == [{"state": "stopped"}]
+
+
+async def test_signals_that_mean_nothing_end_nothing(database: Database) -> None:
+    """By default each of them kills a process at once, without a last write."""
+    arguments = asynchost("run", "--connect", "test:///default", "--database", database.url())
+    async with command(*arguments) as daemon:
+        await row_is(database, DEFAULT_HOST)
+        for number in (signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF):
+            daemon.send(number)
+            line = json.loads(await daemon.says(number.name))
+            assert (line["event"], line["signal"]) == ("signal ignored", number.name)
+        daemon.send(signal.Signals(signal.SIGRTMIN))
+        await daemon.says("SIGRTMIN")
+        assert (await daemon.stops(signal.SIGTERM))[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT])
+async def test_a_signal_at_the_very_start_is_not_lost(
+    database: Database, number: signal.Signals
+) -> None:
+    """Before anything is loaded: it is held until there is somebody to answer it."""
+    script = str(Path(sys.executable).parent / "asynchost")
+    arguments = (script, "run", "--connect", "test:///default", "--database", database.url())
+    async with command(*arguments) as daemon:
+        # Python has begun; what is imported after this takes a good part of a second.
+        await eventually(lambda: holds(daemon.pid, number))
+        daemon.send(number)
+        if number == signal.SIGUSR1:
+            await row_is(database, DEFAULT_HOST)
+            assert (await daemon.stops(signal.SIGTERM))[0] == 0
+        else:
+            assert await daemon.ends() == 0
+    assert "Traceback" not in "".join(daemon.err)
+
+
+def holds(pid: int, number: signal.Signals) -> bool:
+    """Whether the process has blocked a signal, and is not further than that."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("SigBlk:"))
+    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
 
 
 async def test_rows_that_others_take_over_are_given_up_one_by_one(
@@ -280,8 +328,9 @@ async def test_rows_that_others_take_over_are_given_up_one_by_one(
         database.execute(take_over.format("b"))
         await asyncio.to_thread(one.destroy)
         assert await daemon.ends() == 3
-    assert daemon.err[-1].startswith("asynchost: error: the row of '")
-    assert "claimed by rival" in daemon.err[-1]
+    reason = json.loads(daemon.err[-1])["reason"]
+    assert reason.startswith("the row of '")
+    assert "claimed by rival" in reason
     assert running(database) == {"a": 0, "b": 1}
 
 
