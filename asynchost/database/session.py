@@ -11,6 +11,7 @@ unknown, and the connection, whose next answer would be that one, is closed.
 """
 
 import asyncio
+from collections.abc import Mapping
 from ssl import SSLError
 from types import TracebackType
 from typing import Any, Self
@@ -25,19 +26,62 @@ from asynchost.database.tls import remedy
 from asynchost.database.url import DatabaseUrl, Endpoint
 from asynchost.errors import DatabaseRefusedError
 
-_SQL_MODE = "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
-"""Set, not added to: backslashes must escape, double quotes must quote strings."""
 _IDLE_SECONDS = 28_800
 """How long the server keeps a session that says nothing: its own default, eight hours."""
-_INIT = (
-    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    # sql_notes: aiomysql would fetch each note and raise it as a Python warning.
-    "SET time_zone = '+00:00', innodb_lock_wait_timeout = 1, sql_notes = 0",
-    # An idle writer speaks once a minute, and the server may be set to cut it off sooner.
-    f"SET wait_timeout = {_IDLE_SECONDS}",
-)
 _CLAIM_SECONDS = 15
 """How long a claim may keep others waiting when its agent falls silent within it."""
+_UNLIMITED = 18_446_744_073_709_551_615
+_EVERYWHERE: dict[str, int | str] = {
+    # Each statement is its own transaction, and a COMMIT ends one without beginning another. Sent
+    # always: MySQL started with autocommit=OFF tells the driver that autocommit is on.
+    "autocommit": 1,
+    "completion_type": 0,
+    # Set, not added to: backslashes must escape, double quotes must quote strings.
+    "sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+    "time_zone": "'+00:00'",
+    # The driver would fetch each note and raise it as a Python warning.
+    "sql_notes": 0,
+    # The waits for a row and for a table. MySQL does not notice that a client has gone while its
+    # statement waits, so a longer wait would pile up sessions behind a locked table.
+    "innodb_lock_wait_timeout": 1,
+    "lock_wait_timeout": 1,
+    # What a server may be set to refuse, to cut short or to leave unchecked.
+    "sql_safe_updates": 0,
+    "sql_select_limit": _UNLIMITED,
+    "max_join_size": _UNLIMITED,
+    "sql_big_selects": 1,
+    "unique_checks": 1,
+    "foreign_key_checks": 1,
+    # Else IS NULL would find the row of the last AUTO_INCREMENT value.
+    "sql_auto_is_null": 0,
+    # An idle writer speaks once a minute, and the server may be set to cut it off sooner.
+    "wait_timeout": _IDLE_SECONDS,
+}
+"""What a statement's meaning or outcome depends on, with its value as SQL.
+
+Left as they are: limits of memory, which are an administrator's; what only changes the plan or the
+speed; and what concerns only statements that are not sent.
+"""
+_WHERE_KNOWN: dict[str, int | str] = {
+    # READ COMMITTED steps over locked rows that do not match only without this, which MariaDB
+    # turned on in 11.6.
+    "innodb_snapshot_isolation": 0,
+    "max_execution_time": 0,
+    "check_constraint_checks": 1,
+    # Else rows could be shown as they were in the past.
+    "system_versioning_asof": "DEFAULT",
+    # Many keys are looked up by the index however many there are, not by reading the whole table.
+    "range_optimizer_max_mem_size": 0,
+    # Within a transaction these count in MariaDB, where they are set, and not wait_timeout.
+    "idle_transaction_timeout": _CLAIM_SECONDS,
+    "idle_write_transaction_timeout": _CLAIM_SECONDS,
+    "idle_readonly_transaction_timeout": _CLAIM_SECONDS,
+}
+"""The same for variables of one of the two servers, or of some versions."""
+_ASKED = ("read_only", "max_allowed_packet")
+_TAKES_NO_WRITES = ("1", "ON", "NO_LOCK", "NO_LOCK_NO_ADMIN")
+"""What a server that takes no writes answers for ``read_only``: a number, or from MariaDB 12 on one
+of several words."""
 
 _NO_SERVER = 2000
 """The driver's own "unknown error", in no class: what comes again and again is no outage."""
@@ -109,7 +153,6 @@ class Session:
             password=_as_the_driver_sends(url.password or ""),
             db=url.database,
             charset="utf8mb4",
-            sql_mode=_SQL_MODE,
             # Matched rows, not changed ones: a repeated write must count as landed.
             client_flag=CLIENT.FOUND_ROWS,
             autocommit=True,
@@ -134,20 +177,30 @@ class Session:
         return session
 
     async def _set_up(self, *, only_reads: bool) -> None:
-        answer = await self.query("SELECT @@read_only, @@max_allowed_packet")
-        if not answer:
-            raise _no_server(self._url, "a SELECT brings no row")
-        ((read_only, self._most_bytes),) = answer
-        if read_only and not only_reads:
+        # The first statement, since some of these would keep the next one from being answered. In
+        # MySQL the last part is a comment.
+        await self.write(
+            f"SET NAMES utf8mb4 COLLATE utf8mb4_general_ci, {_assignments(_EVERYWHERE)}"
+            " /*M!100100 , max_statement_time = 0 */"
+        )
+        # The server's init_connect may have begun a transaction.
+        await self.write("ROLLBACK")
+        await self.write("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
+        # Not SELECT @@…: a variable that the server does not know would be an error.
+        names = ", ".join(f"'{name}'" for name in (*_ASKED, *_WHERE_KNOWN))
+        answer = await self.query(f"SHOW SESSION VARIABLES WHERE Variable_name IN ({names})")
+        variables = {str(name).lower(): str(value) for name, value in answer}
+        if not variables.keys() >= {*_ASKED}:
+            raise _no_server(self._url, "SHOW VARIABLES brings no row")
+        self._most_bytes = int(variables["max_allowed_packet"])
+        # An unknown word is no reason to give the server up: it refuses a write by itself.
+        if variables["read_only"].upper() in _TAKES_NO_WRITES and not only_reads:
             raise StatementError(
                 str(self._url), _READ_ONLY, "the server is read-only", Kind.CONNECTION
             )
-        for statement in _INIT:
-            await self.write(statement)
-        if self.is_mariadb:
-            # Within a transaction it is this that counts there, where it is set, and not
-            # wait_timeout.
-            await self.write(f"SET idle_transaction_timeout = {_CLAIM_SECONDS}")
+        known = {name: value for name, value in _WHERE_KNOWN.items() if name in variables}
+        if known:
+            await self.write(f"SET {_assignments(known)}")
 
     @property
     def url(self) -> DatabaseUrl:
@@ -274,6 +327,10 @@ def _translate(error: Exception, url: DatabaseUrl, deadline_seconds: float) -> E
         cause = error.__cause__
         return refusal(url, code, reason, remedy(cause) if isinstance(cause, SSLError) else None)
     return StatementError(str(url), code, reason, kind)
+
+
+def _assignments(variables: Mapping[str, int | str]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in variables.items())
 
 
 def _no_server(url: DatabaseUrl, why: str) -> StatementError:

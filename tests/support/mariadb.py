@@ -1,4 +1,7 @@
-"""Real MariaDB servers for the tests, and an independent look into their databases.
+"""Real database servers for the tests, and an independent look into their databases.
+
+The server is Debian's MariaDB, or a MySQL where ``ASYNCHOST_MYSQL`` names a root folder that holds
+one; see :mod:`tests.support.mysql`.
 
 May live here: fixtures that any ``conftest.py`` can import by name, and a plain blocking client
 that shares no code with what is tested. Must not: anything that a writer is meant to do.
@@ -17,17 +20,25 @@ from pymysql.cursors import DictCursor
 
 from asynchost.database.inspection import apply_schema
 from asynchost.database.private_server import PrivateMariaDB
+from tests.support import mysql
 from tests.support.libvirtd_settings import free_tcp_port
 from tests.support.waiting import eventually
 
 __all__ = [
+    "MYSQL",
     "Database",
+    "PrivateServer",
     "database",
     "empty_database",
     "mariadb",
     "over_tcp",
     "private_database",
 ]
+
+MYSQL = mysql.ROOT is not None
+"""Whether the server is a MySQL."""
+PrivateServer: type[PrivateMariaDB] = mysql.PrivateMySQL if MYSQL else PrivateMariaDB
+"""The server that the database tests start."""
 
 _numbers = itertools.count(1)
 
@@ -156,7 +167,7 @@ async def over_tcp(*arguments: str, requires: str = "NONE") -> AsyncIterator[Dat
     """
     port = free_tcp_port()
     listening = ("--skip-networking=OFF", "--bind-address=127.0.0.1", f"--port={port}")
-    async with PrivateMariaDB(arguments=[*listening, *arguments]) as server:
+    async with PrivateServer(arguments=[*listening, *arguments]) as server:
         admin = Database(server, "mysql")
         admin.execute("CREATE DATABASE nova")
         admin.execute(f"CREATE USER agent@'127.0.0.1' IDENTIFIED BY 'pw' REQUIRE {requires}")
@@ -170,7 +181,7 @@ async def over_tcp(*arguments: str, requires: str = "NONE") -> AsyncIterator[Dat
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def mariadb() -> AsyncIterator[PrivateMariaDB]:
     """The session's server, for tests that leave the server itself alone."""
-    async with PrivateMariaDB(arguments=["--max-connections=200"]) as server:
+    async with PrivateServer(arguments=["--max-connections=200"]) as server:
         yield server
 
 
@@ -194,7 +205,7 @@ async def database(empty_database: Database) -> Database:
 @pytest.fixture
 async def private_database() -> AsyncIterator[Database]:
     """A database with both tables on a server of the test's own, to be killed at will."""
-    async with PrivateMariaDB() as server:
+    async with PrivateServer() as server:
         Database(server, "mysql").execute("CREATE DATABASE nova")
         database = Database(server, "nova")
         await apply_schema(database.url)

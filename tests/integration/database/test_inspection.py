@@ -10,7 +10,6 @@ from structlog.testing import capture_logs
 
 from asynchost.database import (
     ComputeNodeWriter,
-    PrivateMariaDB,
     WriterSettings,
     apply_schema,
     schema,
@@ -20,7 +19,7 @@ from asynchost.database.session import Session
 from asynchost.database.url import DatabaseUrl
 from asynchost.errors import DatabaseRefusedError
 from asynchost.testing import FakeHost
-from tests.support.mariadb import Database
+from tests.support.mariadb import Database, PrivateServer
 
 PUBLISHED = Path(__file__).parent / "compute_nodes_original.sql"
 SETTINGS = WriterSettings(quiet_seconds=0, maximum_delay_seconds=0)
@@ -315,7 +314,7 @@ async def test_a_missing_database_is_named(database: Database) -> None:
 async def test_a_binary_log_of_statements_is_refused_at_once() -> None:
     """Such a server takes no write in READ COMMITTED; the way out is said."""
     binary_log = ("--log-bin", "--binlog-format=STATEMENT", "--server-id=1")
-    async with PrivateMariaDB(arguments=binary_log) as server:
+    async with PrivateServer(arguments=binary_log) as server:
         Database(server, "mysql").execute("CREATE DATABASE nova")
         await apply_schema(server.url("nova"))
         error = await refusal(Database(server, "nova"))

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from asynchost.database import ComputeNodeWriter, PrivateMariaDB, WriterSettings, apply_schema
+from asynchost.database import ComputeNodeWriter, WriterSettings, apply_schema
 from asynchost.testing import FakeHost
-from tests.support.mariadb import Database
+from tests.support.mariadb import Database, PrivateServer
 
 AT_ONCE = WriterSettings(
     quiet_seconds=0,
@@ -25,7 +25,7 @@ DEADLINE_SECONDS = 60.0
 @pytest.fixture
 async def narrow() -> AsyncIterator[Database]:
     """A database whose server takes statements of a MiB."""
-    async with PrivateMariaDB(arguments=["--max-allowed-packet=1M"]) as server:
+    async with PrivateServer(arguments=["--max-allowed-packet=1M"]) as server:
         Database(server, "mysql").execute("CREATE DATABASE nova")
         database = Database(server, "nova")
         await apply_schema(database.url)

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from asynchost.database import ComputeNodeWriter, PrivateMariaDB, WriterSettings, apply_schema
+from asynchost.database import ComputeNodeWriter, WriterSettings, apply_schema
 from asynchost.database.rows import RowEncoder, named
 from asynchost.database.session import Session
 from asynchost.errors import DatabaseRefusedError
 from asynchost.testing import FakeHost
-from tests.support.mariadb import Database
+from tests.support.mariadb import Database, PrivateServer
 from tests.support.waiting import eventually
 
 AT_ONCE = WriterSettings(
@@ -213,7 +213,7 @@ async def test_a_server_that_comes_later_is_waited_for(private_database: Databas
 
 async def test_a_server_that_comes_later_and_refuses_ends_the_wait() -> None:
     """Down at the start, then no table: wait() raises, and so does a flush."""
-    async with PrivateMariaDB() as server:
+    async with PrivateServer() as server:
         Database(server, "mysql").execute("CREATE DATABASE nova")
         await server.kill()
         async with ComputeNodeWriter(server.url("nova"), settings=AT_ONCE) as writer:

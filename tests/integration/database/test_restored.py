@@ -10,13 +10,12 @@ from structlog.testing import capture_logs
 from asynchost.database import (
     ComputeNodeWriter,
     OnForeignEdit,
-    PrivateMariaDB,
     WriterSettings,
     apply_schema,
 )
 from asynchost.database.rows import RowEncoder, named
 from asynchost.testing import FakeHost
-from tests.support.mariadb import Database
+from tests.support.mariadb import Database, PrivateServer
 from tests.support.waiting import eventually
 
 SETTINGS = WriterSettings(
@@ -108,7 +107,7 @@ async def test_a_backup_from_before_the_rows_time_is_no_end(database: Database) 
 async def test_a_failover_to_a_replica_that_lags_loses_nothing() -> None:
     """Rows and guards there are older than what was acknowledged; an older owner's, even."""
     host = FakeHost("n1")
-    async with PrivateMariaDB() as first, PrivateMariaDB() as second:
+    async with PrivateServer() as first, PrivateServer() as second:
         servers = []
         for server in (first, second):
             Database(server, "mysql").execute("CREATE DATABASE nova")

@@ -10,11 +10,11 @@ import pymysql
 import pytest
 from structlog.testing import capture_logs
 
-from asynchost.database import ComputeNodeWriter, PrivateMariaDB, WriterSettings, apply_schema
+from asynchost.database import ComputeNodeWriter, WriterSettings, apply_schema
 from asynchost.database.schema import grant_statements
 from asynchost.testing import FakeHost
 from tests.support.disk import fill, small_disk
-from tests.support.mariadb import Database
+from tests.support.mariadb import Database, PrivateServer
 from tests.support.waiting import eventually
 
 AT_ONCE = WriterSettings(
@@ -208,7 +208,7 @@ async def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
             stack.enter_context(small_disk(tmp_path, 96))
         except OSError as error:
             pytest.skip(str(error))
-        async with PrivateMariaDB() as server:
+        async with PrivateServer() as server:
             Database(server, "mysql").execute("CREATE DATABASE nova")
             await assert_endures(Database(server, "nova"), tmp_path / "ballast")
 
