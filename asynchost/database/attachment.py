@@ -12,7 +12,7 @@ from asynchost.backoff import Backoff
 from asynchost.database.acknowledged import Acknowledged
 from asynchost.database.foreign_edits import Edit, ForeignEdits, OnForeignEdit
 from asynchost.database.identity import Claim, Wanted
-from asynchost.database.records import OwnedRow, Record, Verdict
+from asynchost.database.records import OwnedRow, Record, Retry, Verdict
 from asynchost.database.rows import RowEncoder, RowValues, in_order, named, supported_instances
 from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.statements import FenceKey, RowWrite, Sign
@@ -22,6 +22,14 @@ from asynchost.errors import AsynchostError, FencedError
 from asynchost.model import HostSnapshot, SnapshotSource
 
 _NEVER = float("inf")
+_FIRST_LOCK_RETRY_SECONDS = 0.1
+_LOCK_RETRY_SECONDS = 1.0
+"""How often to look whether a row that somebody else had locked is free again."""
+_ALONE_SECONDS = 60.0
+"""How long after a refusal a host has statements of its own: so long a value that keeps changing
+costs the others nothing."""
+_TELL_AGAIN_SECONDS = 60.0
+"""How long the same trouble of one host is not told again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +51,12 @@ class Attachment:
 
     __slots__ = (
         "_acknowledged",
+        "_alone_until",
         "_backoff",
         "_debouncer",
         "_edits",
         "_encoder",
+        "_is_suspect",
         "_known_term",
         "_offered",
         "_refused",
@@ -57,14 +67,16 @@ class Attachment:
         "_seen_state",
         "_source",
         "_surroundings",
+        "_told_sign_at",
         "_told_state",
+        "_told_trouble",
         "_vigil",
+        "_was_locked",
         "edit",
         "error",
         "given_name",
         "row",
         "service_id",
-        "suspect",
     )
 
     def __init__(
@@ -80,15 +92,17 @@ class Attachment:
         self.error: AsynchostError | None = None
         """Why the row is no longer written; None as long as it is, or is waited for."""
         self.row: OwnedRow | None = None
-        self.suspect = False
-        """Whether the last write was not taken: then it stands in no statement with others, lest
-        a lock on this one row hold up theirs."""
         self.edit: Edit | None = None
         """What somebody else had changed in the row when it was last read back."""
         self._source = source
         self._debouncer = debouncer
         self._surroundings = surroundings
         self._backoff: Backoff | None = None
+        self._is_suspect = False
+        self._was_locked = False
+        self._alone_until = -_NEVER
+        self._told_sign_at = -_NEVER
+        self._told_trouble: tuple[object, float] = (None, -_NEVER)
         self._edits: ForeignEdits | None = None
         self._row_updated_at: datetime | None = None
         self._vigil: Vigil | None = None
@@ -164,14 +178,51 @@ class Attachment:
         self._retry_at = 0.0
         self._surroundings.touched(self)
 
-    def postpone(self, at_least_seconds: float = 0.0) -> None:
-        """The database would not take it: write after a delay, and not before."""
-        self.suspect = True
-        if self._backoff is None:
-            self._backoff = self._surroundings.new_backoff()
-        delay = at_least_seconds + self._backoff.next_delay()
-        self._retry_at = self._surroundings.clock() + delay
+    def postpone(self, retry: Retry = Retry.TOGETHER, at_least_seconds: float = 0.0) -> None:
+        """The database did not take the last write or claim: write after a delay, and not before.
+
+        A host that waits for a lock is looked at once a second, at the same moments as all others
+        that do: one statement finds out which of them are free.
+        """
+        now = self._surroundings.clock()
+        if retry is Retry.LOCKED:
+            # Most locks last for milliseconds, so the first look comes soon.
+            step = _LOCK_RETRY_SECONDS if self._was_locked else _FIRST_LOCK_RETRY_SECONDS
+            self._retry_at = (now // step + 1) * step
+            self._was_locked = True
+        else:
+            if retry is Retry.ALONE:
+                self._alone_until = now + _ALONE_SECONDS
+            elif self._backoff is not None:
+                self._is_suspect = True
+            if self._backoff is None:
+                self._backoff = self._surroundings.new_backoff()
+            self._retry_at = now + at_least_seconds + self._backoff.next_delay()
         self._surroundings.touched(self)
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the host stands in no statement with others, because its own row may be why a
+        statement fails: the last two writes were not taken, or one was refused lately."""
+        return self._is_suspect or self._surroundings.clock() < self._alone_until
+
+    def is_news_of_sign(self) -> bool:
+        """Whether to tell that a sign of life was not taken: once in a renewal interval."""
+        now = self._surroundings.clock()
+        if now - self._told_sign_at < self._surroundings.settings.renewal_interval_seconds:
+            return False
+        self._told_sign_at = now
+        return True
+
+    def is_news(self, trouble: object) -> bool:
+        """Whether to tell of this trouble with the host's row: once a minute at most while it
+        stays the same."""
+        now = self._surroundings.clock()
+        told, told_at = self._told_trouble
+        if told == trouble and now - told_at < _TELL_AGAIN_SECONDS:
+            return False
+        self._told_trouble = (trouble, now)
+        return True
 
     @property
     def retrying(self) -> bool:
@@ -428,7 +479,7 @@ class Attachment:
     def _went_well(self) -> None:
         self._offered = None
         self._refused = None
-        self.suspect = False
+        self._is_suspect = self._was_locked = False
         self._backoff = None
 
 

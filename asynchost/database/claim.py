@@ -12,9 +12,16 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from asynchost.database import statements
-from asynchost.database.classify import NO_PARENT_ROW, Kind, StatementError
+from asynchost.database.classify import NO_PARENT_ROW, Kind, RowsLockedError, StatementError
 from asynchost.database.finding import Found, find, matched_rows, moved
-from asynchost.database.identity import Candidate, Claim, How, StillOwnedError, Wanted, live
+from asynchost.database.identity import (
+    Candidate,
+    Claim,
+    How,
+    StillOwnedError,
+    Wanted,
+    live,
+)
 from asynchost.database.layout import Layout
 from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.database.session import Row, Session
@@ -41,15 +48,18 @@ async def claim(
     :raises ServiceMissingError: a foreign key asks for a service that is not there.
     :raises ServiceTakenError: a unique key allows no row beside another service's.
     :raises StillOwnedError: a standby's claim, and the row's owner is alive.
+    :raises RowsLockedError: somebody else has locked some of the rows or guards. These locks are
+        not waited for, so that a claim waits for one lock at most: that of an agent which is
+        making the same guard row at the same time.
     :raises StatementError: nothing is claimed, or (kind CONNECTION) it is not known.
 
     May be repeated after any failure. Cancelling it closes the session.
     """
     # A plain look first: the service is part of the lock's key.
-    services = [found.service_id for found in await find(session, batch, layout)]
+    found = await find(session, batch, layout)
     await session.write("START TRANSACTION")
     try:
-        claims = await _Attempt(session, batch, owner, layout).claim_locked(services, held)
+        claims = await _Attempt(session, batch, owner, layout).claim_locked(found, held)
         await session.write("COMMIT")
     except BaseException:
         await _roll_back(session)
@@ -79,13 +89,12 @@ class _Attempt:
         self._owner = owner
         self._layout = layout
 
-    async def claim_locked(self, services: Sequence[int], held: Mapping[int, str]) -> list[Claim]:
+    async def claim_locked(self, seen: Sequence[Found], held: Mapping[int, str]) -> list[Claim]:
         """The part that stands in one transaction."""
-        keys = [
-            FenceKey(wanted.name, str(service))
-            for wanted, service in zip(self._batch, services, strict=True)
-        ]
-        # This write must stay the first statement: it is the lock.
+        services = [one.service_id for one in seen]
+        keys = [FenceKey(one.wanted.name, str(one.service_id)) for one in seen]
+        await self._lock_what_is_there(keys, seen)
+        # This must stay the first write: it is the lock that orders claims of new hosts.
         await self._lock(keys)
         guards = await self._guards(keys)
         found = await find(self._session, self._batch, self._layout)
@@ -108,6 +117,29 @@ class _Attempt:
         await self._adopt([claimed for claimed in claims if claimed.how is not How.CREATED])
         await self._point([claimed for claimed in claims if claimed.how is not How.TAKEN_OVER])
         return claims
+
+    async def _lock_what_is_there(self, keys: Sequence[FenceKey], seen: Sequence[Found]) -> None:
+        """Lock the guards and rows that exist, without waiting for anybody.
+
+        :raises RowsLockedError: somebody else has locked some of them.
+        """
+        guards = await self._session.query(statements.read_fences(keys))
+        rows = {place: one.row.row_id for place, one in enumerate(seen) if one.row is not None}
+        locked: set[int] = set()
+        if guards:
+            mine = set(await self._session.query(statements.lock_guards(keys)))
+            matched = matched_rows(self._session, self._batch, guards)
+            locked.update(
+                place
+                for place, theirs in enumerate(matched)
+                if any((node, service) not in mine for node, service, *_ in theirs)
+            )
+        if rows:
+            lock = statements.lock_rows(sorted(rows.values()))
+            ours = {row_id for (row_id,) in await self._session.query(lock)}
+            locked.update(place for place, row_id in rows.items() if row_id not in ours)
+        if locked:
+            raise RowsLockedError(str(self._session.url), locked)
 
     async def _lock(self, keys: Sequence[FenceKey]) -> None:
         known_terms = {
@@ -168,5 +200,7 @@ class _Attempt:
         """Let the guards name their rows, and no other guard name them."""
         if claims:
             pointed = {claimed.key: claimed.row_id for claimed in claims}
+            # An UPDATE would wait for the lock of each; this does not wait at all.
+            await self._session.query(statements.lock_rivals(pointed))
             await self._session.write(statements.evict_fences(pointed, self._owner))
             await self._session.write(statements.point_fences(pointed))

@@ -3,14 +3,22 @@
 Memory: one batch of hosts.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from asynchost.database.attachment import Attachment
 from asynchost.database.claim import claim
-from asynchost.database.classify import Kind, StatementError
-from asynchost.database.identity import Claim, How, StillOwnedError, Wanted, can_share
+from asynchost.database.classify import Kind, RowsLockedError, StatementError
+from asynchost.database.identity import (
+    Claim,
+    How,
+    StillOwnedError,
+    Wanted,
+    can_share,
+)
 from asynchost.database.layout import Layout
+from asynchost.database.records import Retry
 from asynchost.database.session import Session
 from asynchost.errors import ConfigurationError, DatabaseRefusedError
 from asynchost.log import get_logger
@@ -18,6 +26,8 @@ from asynchost.log import get_logger
 _CLAIMS_PER_TRANSACTION = 100
 """Each transaction looks at every row of a table without an index, so it pays to share it; and it
 holds its locks, on the hosts of one batch, for a tenth of a second."""
+_CLAIMING_SECONDS = 0.25
+"""Bounds how long the rows that are owned already wait while others are claimed."""
 _ATTEMPTS = 3
 """How often a claim is begun again at once when the row changed under it."""
 _OF_ONE_HOST = (Kind.BAD_ROW, Kind.RESOLVE, Kind.STATEMENT)
@@ -32,6 +42,7 @@ class Setback(NamedTuple):
 
     attachment: Attachment
     error: StatementError | None
+    retry: Retry = Retry.TOGETHER
 
 
 class Wanting(NamedTuple):
@@ -53,30 +64,40 @@ class Claimant:
     async def claim(
         self, attachments: Iterable[Attachment], held: Mapping[int, str]
     ) -> list[Setback]:
-        """Claim the rows of hosts that have none. Returns those to be tried again.
+        """Claim the rows of hosts that have none. Returns those to be tried again: also the ones
+        for which there was no time left.
 
         ``held`` says which rows other hosts of this process hold, and which hosts these are.
         """
+        until = asyncio.get_running_loop().time() + _CLAIMING_SECONDS
         wanting = [Wanting(a, wanted) for a in attachments if (wanted := a.wanted()) is not None]
         if not wanting:
             return []
         setbacks: list[Setback] = []
         held = dict(held)
         await self._session.limit_silence(True)
-        for batch in _batches(wanting):
-            setbacks += await self._claim(batch, held)
+        for number, batch in enumerate(_batches(wanting)):
+            # The first one in any case: else a slow server would never be claimed at.
+            late = number > 0 and asyncio.get_running_loop().time() >= until
+            setbacks += _not_tried(batch) if late else await self._claim(batch, held, until)
         await self._session.limit_silence(False)
         return setbacks
 
-    async def _claim(self, batch: Sequence[Wanting], held: dict[int, str]) -> list[Setback]:
-        """One transaction; where one host spoils it, all others go on without that one."""
+    async def _claim(
+        self, batch: Sequence[Wanting], held: dict[int, str], until: float
+    ) -> list[Setback]:
+        """One transaction; where one host spoils it, all others go on without that host."""
         try:
             claims = await self._attempt([wanted for _, wanted in batch], held)
+        except RowsLockedError as error:
+            locked = [one for place, one in enumerate(batch) if place in error.hosts]
+            free = [one for place, one in enumerate(batch) if place not in error.hosts]
+            setbacks = [Setback(attachment, error, Retry.LOCKED) for attachment, _ in locked]
+            return setbacks + (await self._claim(free, held, until) if free else [])
         except (StatementError, ConfigurationError, StillOwnedError) as error:
             if isinstance(error, DatabaseRefusedError) or _kind(error) is Kind.CONNECTION:
                 raise
             if isinstance(error, StatementError) and error.kind not in _OF_ONE_HOST:
-                # From now on each is claimed alone, lest a lock on one hold up the others.
                 return [Setback(attachment, error) for attachment, _ in batch]
             if len(batch) == 1:
                 return self.settle(batch[0].attachment, error)
@@ -87,7 +108,10 @@ class Claimant:
                 self._tell(one, claimed)
             return []
         middle = len(batch) // 2
-        return [*await self._claim(batch[:middle], held), *await self._claim(batch[middle:], held)]
+        setbacks = await self._claim(batch[:middle], held, until)
+        late = asyncio.get_running_loop().time() >= until
+        rest = batch[middle:]
+        return setbacks + (_not_tried(rest) if late else await self._claim(rest, held, until))
 
     async def _attempt(self, wanted: Sequence[Wanted], held: Mapping[int, str]) -> list[Claim]:
         for _ in range(_ATTEMPTS - 1 if len(wanted) == 1 else 0):
@@ -110,7 +134,7 @@ class Claimant:
         elif error.kind is Kind.BAD_ROW:
             self.refuse(attachment, error)
         else:
-            return [Setback(attachment, error)]
+            return [Setback(attachment, error, Retry.ALONE)]
         return []
 
     def refuse(self, attachment: Attachment, error: StatementError) -> None:
@@ -134,6 +158,10 @@ class Claimant:
             term=claimed.term,
             **{"hypervisor_hostname": one.wanted.name, **shown(created)},
         )
+
+
+def _not_tried(batch: Iterable[Wanting]) -> list[Setback]:
+    return [Setback(attachment, None, Retry.AT_ONCE) for attachment, _ in batch]
 
 
 def shown(values: Mapping[str, object]) -> Mapping[str, object]:

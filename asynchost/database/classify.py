@@ -9,6 +9,7 @@ library, mean: reconnect.
 
 import os
 import ssl
+from collections.abc import Collection
 from enum import Enum
 
 from asynchost.errors import DatabaseUnavailableError
@@ -72,6 +73,16 @@ class StatementError(DatabaseUnavailableError):
     def __init__(self, database: str, code: int | None, reason: str, kind: Kind) -> None:
         super().__init__(database, code, reason)
         self.kind = kind
+
+
+class RowsLockedError(StatementError):
+    """Others have locked some rows, and these locks were not waited for."""
+
+    def __init__(self, database: str, hosts: Collection[int] = ()) -> None:
+        reason = "another session has locked the row"
+        super().__init__(database, None, reason, Kind.SAME_CONNECTION)
+        self.hosts = hosts
+        """Of a claim that was not carried out: the places of these hosts in its batch."""
 
 
 def code_of(error: BaseException) -> int | None:

@@ -44,11 +44,12 @@ class DryLane(Lane):
         attachments: Iterable[Attachment],
         *,
         stopped: bool = False,  # noqa: ARG002 - as a lane has it
-    ) -> None:
+    ) -> list[Attachment]:
         """No sign of life is given: nobody owns anything."""
         for attachment in attachments:
             if (sign := attachment.sign()) is not None:
                 attachment.told(sign)
+        return []
 
     async def claim(
         self,
@@ -82,7 +83,12 @@ class DryLane(Lane):
         return setbacks
 
     async def _flush(
-        self, batch: Sequence[RowWrite], planned: Mapping[int, Attachment]
+        self,
+        batch: Sequence[RowWrite],
+        planned: Mapping[int, Attachment],
+        *,
+        unlocked: bool = False,  # noqa: ARG002 - as a lane has it
+        until: float | None = None,  # noqa: ARG002 - as a lane has it
     ) -> list[Setback]:
         self._show(self._update(batch))
         for write in batch:

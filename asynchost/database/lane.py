@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 from asynchost.database import statements
 from asynchost.database.attachment import Attachment
 from asynchost.database.claims import LISTED, Claimant, Setback, shown
-from asynchost.database.classify import Kind, StatementError
+from asynchost.database.classify import Kind, RowsLockedError, StatementError
 from asynchost.database.layout import Layout
 from asynchost.database.plan import Plan
-from asynchost.database.records import Record, Verdict
+from asynchost.database.records import Record, Retry, Verdict
 from asynchost.database.session import Row, Session
 from asynchost.database.statements import FenceKey, RowWrite, Sign
 from asynchost.database.vigil import MISSED_RENEWALS, Sight
@@ -26,6 +26,13 @@ _ROWS_PER_READING_BACK = 200
 """Bounds how long the loop is held up by an answer, in which each row has its text of the CPU."""
 _WORTH_PREPARING = 64
 """From so many rows on the next statement is prepared beside the last one."""
+_CAREFUL_SECONDS = 30.0
+"""How long after a row was found locked each statement first looks which rows are locked. So of
+many locks, at whatever time they are taken, one is waited for."""
+_ISOLATING_SECONDS = 0.5
+"""Bounds how long all others wait while the rows are looked for that make statements fail."""
+_DEADLOCK = 1213
+"""Nobody waited for it, and the other one may go on."""
 _PREPARING_SECONDS = 0.002
 """The pause between looks for what became due: so long the server may wait, at most."""
 
@@ -42,6 +49,7 @@ class Lane:
         self._owner = owner
         self._claimant = Claimant(session, owner, layout)
         self._turn = asyncio.Lock()
+        self._careful_until = float("-inf")
         self._log = get_logger("asynchost.database")
 
     async def reconcile(self, attachments: Iterable[Attachment]) -> list[Attachment]:
@@ -136,35 +144,96 @@ class Lane:
                 if attachment.look(sights.get(key), self._owner):
                     self._log.warning("the owner is gone, claiming the row", host=attachment.host)
 
-    async def renew(self, attachments: Iterable[Attachment], *, stopped: bool = False) -> None:
-        """Give signs of life; where one is not taken, find out why."""
-        pairs = [(a, sign) for a in attachments if (sign := a.sign()) is not None]
-        for start in range(0, len(pairs), _SIGNS_PER_STATEMENT):
-            await self._renew(pairs[start : start + _SIGNS_PER_STATEMENT], stopped=stopped)
+    async def renew(
+        self, attachments: Iterable[Attachment], *, stopped: bool = False
+    ) -> list[Attachment]:
+        """Give signs of life; where one is not taken, find out why.
 
-    async def _renew(self, part: Sequence[tuple[Attachment, Sign]], *, stopped: bool) -> None:
-        signs = [sign._replace(state=statements.STOPPED) if stopped else sign for _, sign in part]
+        Returns the hosts whose sign the database did not take: somebody has locked their guards.
+        """
+        pairs = [(a, sign) for a in attachments if (sign := a.sign()) is not None]
+        if stopped:
+            pairs = [(a, sign._replace(state=statements.STOPPED)) for a, sign in pairs]
+        left: list[Attachment] = []
+        for start in range(0, len(pairs), _SIGNS_PER_STATEMENT):
+            left += await self._renew(pairs[start : start + _SIGNS_PER_STATEMENT])
+        return left
+
+    async def _renew(
+        self, part: Sequence[tuple[Attachment, Sign]], *, unlocked: bool = False
+    ) -> list[Attachment]:
+        if not unlocked and self._careful:
+            return await self._renew_unlocked(part)
         try:
             async with self._alone():
-                matched = await self._session.write(statements.renew(signs, self._owner))
+                text = statements.renew([sign for _, sign in part], self._owner)
+                matched = await self._session.write(text)
         except StatementError as error:
             if error.kind is Kind.CONNECTION:
                 raise
-            if error.kind is Kind.SAME_CONNECTION and len(part) > 1:
-                # Somebody's lock on one guard must not let the owner of all others look dead.
+            if error.kind is Kind.SAME_CONNECTION and not unlocked:
+                self._be_careful()
+                return await self._renew_unlocked(part)
+            if error.kind in (Kind.BAD_ROW, Kind.STATEMENT) and len(part) > 1:
                 middle = len(part) // 2
-                await self._renew(part[:middle], stopped=stopped)
-                await self._renew(part[middle:], stopped=stopped)
-                return
-            self._log.warning(
-                "sign of life not taken", host=part[0][0].host, count=len(part), reason=error.reason
-            )
-            return
+                left = await self._renew(part[:middle], unlocked=True)
+                return left + await self._renew(part[middle:], unlocked=True)
+            return self._not_taken([attachment for attachment, _ in part], error)
         for attachment, sign in part:
             attachment.told(sign)
-        if matched != len(part) and not stopped:
+        if matched != len(part) and part[0][1].state != statements.STOPPED:
             for attachment in await self.reconcile(a for a, _ in part):
                 attachment.touch()
+        return []
+
+    async def _renew_unlocked(self, part: Sequence[tuple[Attachment, Sign]]) -> list[Attachment]:
+        """Give those signs of life whose guards nobody else has locked."""
+        hosts = {sign.row_id: attachment for attachment, sign in part}
+        row_ids = list(hosts)
+        try:
+            locked = await self._locked(
+                statements.lockable_guards(row_ids), statements.existing_guards(row_ids)
+            )
+        except StatementError as error:
+            if error.kind is Kind.CONNECTION:
+                raise
+            return self._not_taken(list(hosts.values()), error)
+        left: list[Attachment] = []
+        if locked:
+            reason = RowsLockedError(str(self._session.url))
+            left = self._not_taken(
+                [hosts[row_id] for row_id in row_ids if row_id in locked], reason
+            )
+        if free := [(host, sign) for host, sign in part if sign.row_id not in locked]:
+            left += await self._renew(free, unlocked=True)
+        return left
+
+    def _not_taken(self, hosts: list[Attachment], error: StatementError) -> list[Attachment]:
+        """Tell of each host that its sign of life was not taken, once in a renewal interval."""
+        if news := [host for host in hosts if host.is_news_of_sign()]:
+            self._log.warning(
+                "sign of life not taken",
+                host=news[0].host,
+                hosts=[host.host for host in news[:LISTED]],
+                count=len(news),
+                reason=error.reason,
+            )
+        return hosts
+
+    async def retry(self, hosts: Iterable[Attachment]) -> list[Setback]:
+        """Write hosts whose own rows may be why statements fail, each in a statement of its own.
+
+        For as long as others may wait for it; returns the rest as well.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _ISOLATING_SECONDS
+        setbacks: list[Setback] = []
+        for number, host in enumerate(hosts):
+            if number > 0 and loop.time() >= until:
+                setbacks.append(Setback(host, None, Retry.AT_ONCE))
+            elif (write := host.plan()) is not None:
+                setbacks += await self._flush([write], {write.row_id: host})
+        return setbacks
 
     async def aclose(self) -> None:
         """End the session in good order. Cancelling it ends it as well."""
@@ -175,8 +244,20 @@ class Lane:
         self._session.abort()
 
     async def _flush(
-        self, batch: Sequence[RowWrite], planned: Mapping[int, Attachment]
+        self,
+        batch: Sequence[RowWrite],
+        planned: Mapping[int, Attachment],
+        *,
+        unlocked: bool = False,
+        until: float | None = None,
     ) -> list[Setback]:
+        """Carry out one batch; returns the hosts to be tried again.
+
+        ``unlocked``: nobody had locked these rows a moment ago. ``until`` is the loop's time up to
+        which rows are looked for that make statements fail.
+        """
+        if not unlocked and self._careful:
+            return await self._flush_unlocked(batch, planned, until)
         hosts = [planned[write.row_id] for write in batch]
         text = self._update(batch)
         try:
@@ -189,29 +270,94 @@ class Lane:
             if error.kind is Kind.CONNECTION:
                 _doubt(hosts, batch)
                 raise
-            one_row = error.kind in (Kind.BAD_ROW, Kind.STATEMENT)
-            if not one_row or (len(batch) == 1 and error.kind is Kind.STATEMENT):
-                # The server took it back, so nothing is in doubt.
-                return [Setback(host, error) for host in hosts]
-            if len(batch) == 1:
-                self._claimant.refuse(hosts[0], error)
-                return []
-            middle = len(batch) // 2
-            return [
-                *await self._flush(batch[:middle], planned),
-                *await self._flush(batch[middle:], planned),
-            ]
+            # The server took it back, so nothing is in doubt.
+            if not unlocked and _may_be_a_lock(error):
+                self._be_careful()
+                return await self._flush_unlocked(batch, planned, until)
+            if error.kind in (Kind.BAD_ROW, Kind.STATEMENT):
+                return await self._isolate(batch, planned, error, until)
+            return [Setback(host, error) for host in hosts]
         except BaseException:
             # Cancelled: the server may carry it out all the same.
             _doubt(hosts, batch)
             raise
         if matched == 2 * len(batch):
-            written = list(zip(hosts, batch, strict=True))
-            for host, write in written:
-                host.acknowledge(write)
-            self._tell_written(written)
+            self._acknowledge(hosts, batch)
             return []
         return await self._find_out(hosts, batch)
+
+    def _acknowledge(self, hosts: Sequence[Attachment], batch: Sequence[RowWrite]) -> None:
+        written = list(zip(hosts, batch, strict=True))
+        for host, write in written:
+            host.acknowledge(write)
+        self._tell_written(written)
+
+    async def _flush_unlocked(
+        self, batch: Sequence[RowWrite], planned: Mapping[int, Attachment], until: float | None
+    ) -> list[Setback]:
+        """Write those rows that nobody else has locked; the others are set back."""
+        row_ids = [write.row_id for write in batch]
+        try:
+            locked = await self._locked(
+                statements.lockable_rows(row_ids), statements.existing_rows(row_ids)
+            )
+        except StatementError as error:
+            if error.kind is Kind.CONNECTION:
+                raise
+            # The whole table is locked.
+            return [Setback(planned[row_id], error, Retry.LOCKED) for row_id in row_ids]
+        reason = RowsLockedError(str(self._session.url))
+        setbacks = [
+            Setback(planned[row_id], reason, Retry.LOCKED) for row_id in row_ids if row_id in locked
+        ]
+        if free := [write for write in batch if write.row_id not in locked]:
+            setbacks += await self._flush(free, planned, unlocked=True, until=until)
+        return setbacks
+
+    async def _isolate(
+        self,
+        batch: Sequence[RowWrite],
+        planned: Mapping[int, Attachment],
+        error: StatementError,
+        until: float | None,
+    ) -> list[Setback]:
+        """Halve a statement that the server refused until the rows are found that cause it.
+
+        The first half is tried in any case, so that each call finds at least one; the second one
+        only if there is time.
+        """
+        if len(batch) == 1:
+            host = planned[batch[0].row_id]
+            if error.kind is Kind.STATEMENT:
+                return [Setback(host, error, Retry.ALONE)]
+            self._claimant.refuse(host, error)
+            return []
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _ISOLATING_SECONDS if until is None else until
+        middle = len(batch) // 2
+        first, second = batch[:middle], batch[middle:]
+        setbacks = await self._flush(first, planned, unlocked=True, until=until)
+        if loop.time() >= until:
+            hosts = [planned[write.row_id] for write in second]
+            return setbacks + [Setback(host, None, Retry.AT_ONCE) for host in hosts]
+        return setbacks + await self._flush(second, planned, unlocked=True, until=until)
+
+    async def _locked(self, lockable: str, existing: str) -> set[int]:
+        """The rows that exist and that somebody else has locked."""
+        async with self._alone():
+            free = {row_id for (row_id,) in await self._session.query(lockable)}
+            locked = {row_id for (row_id,) in await self._session.query(existing)} - free
+        if locked:
+            self._be_careful()
+        return locked
+
+    @property
+    def _careful(self) -> bool:
+        """Whether to look for locks before each statement."""
+        return asyncio.get_running_loop().time() < self._careful_until
+
+    def _be_careful(self) -> None:
+        self._careful_until = asyncio.get_running_loop().time() + _CAREFUL_SECONDS
 
     def _update(self, batch: Sequence[RowWrite]) -> str:
         return statements.update(batch, self._owner, mariadb=self._session.is_mariadb)
@@ -231,7 +377,12 @@ class Lane:
     ) -> list[Setback]:
         """Not every row was matched: whose, and why?"""
         _doubt(hosts, batch)
-        lost = await self.reconcile(hosts)
+        try:
+            lost = await self.reconcile(hosts)
+        except StatementError as error:
+            if error.kind is Kind.CONNECTION:
+                raise
+            return [Setback(host, error) for host in hosts]
         setbacks = []
         written: list[tuple[Attachment, RowWrite]] = []
         for host, write in zip(hosts, batch, strict=True):
@@ -297,6 +448,12 @@ class Lane:
             return
         for host, write in written:
             self._log.info("row written", host=host.host, row=write.row_id, **shown(write.named))
+
+
+def _may_be_a_lock(error: StatementError) -> bool:
+    """Whether the statement may have failed because somebody has locked a row: also where the
+    server ends what takes longer than its own limit."""
+    return error.kind is Kind.SAME_CONNECTION and error.code != _DEADLOCK
 
 
 def _record(row: Row) -> Record:

@@ -39,6 +39,19 @@ class Record(NamedTuple):
     values: RowValues
 
 
+class Retry(Enum):
+    """How a host is written again after a write or a claim that did not work out."""
+
+    AT_ONCE = "at once"
+    """It was not tried: there was no time left for it."""
+    TOGETHER = "together"
+    """With the others, after a backoff; alone if that fails as well."""
+    LOCKED = "locked"
+    """Somebody else has locked its row: as soon as the lock is gone."""
+    ALONE = "alone"
+    """The server refused this one row: in a statement of its own, after a backoff."""
+
+
 class Verdict(Enum):
     """What a record means for the one who reads it."""
 

@@ -114,6 +114,54 @@ def renew(signs: Sequence[Sign], owner: str) -> str:
     )
 
 
+def lockable_rows(row_ids: Sequence[int]) -> str:
+    """Of these rows the ids of those that an UPDATE would not wait for: neither the row nor its
+    guard is locked by anybody else. A row that is gone is not among them either.
+
+    The locks that it takes last as long as the statement.
+    """
+    return (
+        f"SELECT f.cn_id FROM {FENCE} f STRAIGHT_JOIN {TABLE} t ON t.id = f.cn_id"
+        f" WHERE {_ids('f.cn_id', row_ids)} FOR UPDATE SKIP LOCKED"
+    )
+
+
+def existing_rows(row_ids: Sequence[int]) -> str:
+    """Of these rows the ids of those that are there with a guard, locked or not."""
+    return (
+        f"SELECT f.cn_id FROM {FENCE} f STRAIGHT_JOIN {TABLE} t ON t.id = f.cn_id"
+        f" WHERE {_ids('f.cn_id', row_ids)}"
+    )
+
+
+def lockable_guards(row_ids: Sequence[int]) -> str:
+    """The same as :func:`lockable_rows`, of the guard rows alone."""
+    return f"SELECT cn_id FROM {FENCE} WHERE {_ids('cn_id', row_ids)} FOR UPDATE SKIP LOCKED"
+
+
+def existing_guards(row_ids: Sequence[int]) -> str:
+    """Of these rows the ids of those that have a guard, locked or not."""
+    return f"SELECT cn_id FROM {FENCE} WHERE {_ids('cn_id', row_ids)}"
+
+
+def lock_guards(keys: Iterable[FenceKey]) -> str:
+    """Locks those guard rows that nobody else has locked, and returns their keys as stored."""
+    return f"SELECT node, service FROM {FENCE} WHERE {_among('', keys)} FOR UPDATE SKIP LOCKED"
+
+
+def lock_rows(row_ids: Sequence[int]) -> str:
+    """Locks those rows that nobody else has locked, and returns their ids."""
+    return f"SELECT id FROM {TABLE} WHERE {_ids('id', row_ids)} FOR UPDATE SKIP LOCKED"
+
+
+def lock_rivals(pointed: Mapping[FenceKey, int]) -> str:
+    """Locks the guard rows that :func:`evict_fences` changes; fails at once where one is locked."""
+    return (
+        f"SELECT cn_id FROM {FENCE} WHERE {_ids('cn_id', pointed.values())}"
+        f" AND NOT ({_among('', pointed)}) FOR UPDATE NOWAIT"
+    )
+
+
 def read_back(keys: Sequence[FenceKey]) -> str:
     """What the database holds for these hosts: fence columns, then ``t.id``, ``t.deleted``,
     ``t.updated_at`` and the owned columns. The row's part is NULL where the row is gone."""

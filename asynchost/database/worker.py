@@ -16,13 +16,14 @@ from asynchost.database import inspection
 from asynchost.database.alarm import Alarm
 from asynchost.database.attachment import Attachment
 from asynchost.database.claims import LISTED, Setback
-from asynchost.database.classify import Kind
+from asynchost.database.classify import Kind, StatementError
 from asynchost.database.columns import mend
 from asynchost.database.dry_lane import DryLane
 from asynchost.database.endpoints import first_that_serves
 from asynchost.database.lane import Lane
 from asynchost.database.outage import Outage
 from asynchost.database.pending import Pending
+from asynchost.database.records import Retry
 from asynchost.database.rounds import Rounds
 from asynchost.database.session import Session
 from asynchost.database.settings import WhenFenced, WriterSettings
@@ -30,6 +31,7 @@ from asynchost.database.status import WriterStatus
 from asynchost.database.url import DatabaseUrl, Endpoint
 from asynchost.errors import DatabaseRefusedError, DatabaseUnavailableError
 from asynchost.log import get_logger
+from asynchost.timetable import Timetable
 from asynchost.together import together
 
 _NEVER = float("inf")
@@ -45,6 +47,8 @@ _LOOKS_PER_RENEWAL = 12
 """How soon a standby takes over what was let go of: within five seconds, by default."""
 _RESOURCES_SECONDS = 10.0
 """A full disk does not empty itself sooner."""
+_SIGN_RETRY_SECONDS = 1.0
+"""How soon a sign of life is given again that was not taken, as where a guard row is locked."""
 _LAST_RETRY_SECONDS = 0.1
 """The pause between attempts while closing, whose number the shutdown deadline bounds."""
 
@@ -77,12 +81,13 @@ class Worker:
             settings.read_back_interval_seconds or settings.renewal_interval_seconds,
             _TENDED_AT_ONCE,
         )
+        self._late_signs: Timetable[Attachment] = Timetable()
+        """The hosts whose last sign of life was not taken."""
         self._alarm = Alarm()
         self._closing = asyncio.Event()
         self._lane: Lane | None = None
         self._past_edits = 0
         """Foreign edits of hosts that were detached."""
-        self._reported_setback = False
         self._log = get_logger("asynchost.database")
         self._outage = Outage(url, settings, self._log)
 
@@ -118,6 +123,7 @@ class Worker:
             del self.attachments[attachment]
         self._pending.discard(attachment)
         self._unclaimed.pop(attachment, None)
+        self._late_signs.discard(attachment)
 
     def request_flush(self) -> asyncio.Future[None]:
         """Done when all that is dirty now is written."""
@@ -262,7 +268,7 @@ class Worker:
         retire_at = self._retires_at()
         while not self.closing:
             now = loop.time()
-            tend_at = min(self._renewals.next_at, self._read_backs.next_at)
+            tend_at = self._tend_at
             other_duty_at = min(tend_at, look_at, retire_at, now + _LONGEST_TURN_SECONDS)
             if self._flushes:
                 self._waiting += self._flushes
@@ -272,15 +278,16 @@ class Worker:
                 await self._turn(lane, (), other_duty_at)
             self._release_flushes()
             if now >= tend_at:
-                renewed = self._renewals.take(now, self.attachments)
+                late = self._late_signs.take(now, _TENDED_AT_ONCE)
+                renewed = [*self._renewals.take(now, self.attachments), *late]
                 read_back = self._read_backs.take(now, self.attachments)
-                tend_at = min(self._renewals.next_at, self._read_backs.next_at)
+                tend_at = self._tend_at
                 until = min(tend_at, now + _LONGEST_TURN_SECONDS)
                 # Between the statements of a turn: those would have to wait for it too long.
                 await together(self._tend(lane, renewed, read_back), self._turn(lane, (), until))
                 self._release_flushes()
             if now >= look_at:
-                await lane.watch(self.attachments, self._settings.renewal_interval_seconds)
+                await self._watch(lane)
                 look_at = now + self._settings.renewal_interval_seconds / _LOOKS_PER_RENEWAL
             if now >= retire_at:
                 lane = await self._replace(lane)
@@ -298,14 +305,24 @@ class Worker:
         await lane.renew(self.attachments, stopped=True)
         return lane
 
+    @property
+    def _tend_at(self) -> float:
+        return min(self._renewals.next_at, self._read_backs.next_at, self._late_signs.next_at)
+
     async def _tend(
         self, lane: Lane, renewed: Sequence[Attachment], read_back: Sequence[Attachment]
     ) -> None:
         """Say that some hosts are watched, and mend what others did to rows that do not change."""
         if renewed:
-            await lane.renew(renewed)
+            await self._renew(lane, dict.fromkeys(a for a in renewed if a in self.attachments))
         if read_back:
-            await lane.reconcile(read_back)
+            try:
+                await lane.reconcile(read_back)
+            except StatementError as error:
+                if error.kind is Kind.CONNECTION:
+                    raise
+                # As where the whole table is locked. Their turn comes again.
+                self._log.debug("rows not read back", count=len(read_back), reason=error.reason)
         for attachment in read_back:
             # Not those that are pending already: another touch would put their write off.
             if attachment.dirty and attachment not in self._pending:
@@ -313,41 +330,53 @@ class Worker:
 
     async def _turn(self, lane: Lane, hosts: Iterable[Attachment], until: float = -_NEVER) -> None:
         """Write these hosts, and those that are due until a time; then claim some rows."""
-        first = (attachment for attachment in tuple(hosts) if attachment in self.attachments)
-        begun: list[Attachment] = []
-
-        def due() -> list[Attachment]:
-            some = list(islice(first, _TAKEN_AT_ONCE))
-            for attachment in some:
-                self._pending.discard(attachment)
-            some = some or self._next_due(until)
-            for attachment in some:
-                attachment.take()
-                if attachment.row is None:
-                    self._unclaimed[attachment] = None
-            begun.extend(some)
-            return some
-
+        due = _Due(self, hosts, until)
         try:
             setbacks = await lane.flush(due)
+            if due.suspects:
+                setbacks += await lane.retry(due.suspects)
             claiming = list(islice(self._unclaimed, _CLAIMS_PER_TURN))
-            begun.extend(claiming)
+            due.begun.extend(claiming)
             setbacks += await self._claim(lane, claiming)
-            if moved := dict.fromkeys(a for a in begun if a.state_moved):
-                await lane.renew(moved)
+            if moved := dict.fromkeys(a for a in due.begun if a.state_moved):
+                await self._renew(lane, moved)
         except BaseException:
-            for attachment in begun:
+            for attachment in due.begun:
                 attachment.retry()
             raise
-        if begun:
+        if due.begun:
             self._outage.over()
             self._postpone(setbacks)
 
-    def _next_due(self, until: float) -> list[Attachment]:
+    def begin(self, attachment: Attachment) -> bool:
+        """The write of a host begins; False where it owns no row, which is claimed first."""
+        self._pending.discard(attachment)
+        attachment.take()
+        if attachment.row is not None:
+            return True
+        self._unclaimed[attachment] = None
+        return False
+
+    def next_due(self, until: float) -> list[Attachment]:
+        """The next few hosts whose time has come, unless ``until`` has come as well."""
         now = asyncio.get_running_loop().time()
         if now >= until or self._flushes or self.closing:
             return []
         return self._pending.take(now, _TAKEN_AT_ONCE)
+
+    async def _renew(self, lane: Lane, hosts: Iterable[Attachment]) -> None:
+        """Give signs of life; what is not taken is tried again in a second."""
+        loop = asyncio.get_running_loop()
+        for attachment in await lane.renew(hosts):
+            self._late_signs.add(attachment, loop.time() + _SIGN_RETRY_SECONDS)
+
+    async def _watch(self, lane: Lane) -> None:
+        try:
+            await lane.watch(self.attachments, self._settings.renewal_interval_seconds)
+        except StatementError as error:
+            if error.kind is Kind.CONNECTION:
+                raise
+            self._log.debug("guard rows not read", reason=error.reason)
 
     async def _claim(self, lane: Lane, attachments: list[Attachment]) -> list[Setback]:
         if not attachments:
@@ -362,19 +391,26 @@ class Worker:
         return {a.row.row_id: a.host for a in self.attachments if a.row is not None}
 
     def _postpone(self, setbacks: list[Setback]) -> None:
-        """Try these again after a delay; one line says so, and the next one only after success."""
-        errors = [setback.error for setback in setbacks if setback.error is not None]
-        full = any(error.kind is Kind.RESOURCES for error in errors)
+        """Try these again later; one line tells of the hosts that are in trouble since lately."""
+        news = []
+        full = any(s.error is not None and s.error.kind is Kind.RESOURCES for s in setbacks)
         for setback in setbacks:
-            setback.attachment.postpone(_RESOURCES_SECONDS if full else 0.0)
-        if errors and not self._reported_setback:
+            attachment = setback.attachment
+            if attachment not in self.attachments:
+                continue
+            if setback.retry is Retry.AT_ONCE:
+                attachment.retry()
+                continue
+            attachment.postpone(setback.retry, _RESOURCES_SECONDS if full else 0.0)
+            if setback.error is not None and attachment.is_news(setback.error.code):
+                news.append(setback)
+        if news and news[0].error is not None:
             self._log.warning(
                 "writing again later",
-                hosts=[setback.attachment.host for setback in setbacks[:LISTED]],
-                count=len(setbacks),
-                reason=errors[0].message,
+                hosts=[setback.attachment.host for setback in news[:LISTED]],
+                count=len(news),
+                reason=news[0].error.message,
             )
-        self._reported_setback = bool(errors)
 
     @property
     def _unwritten(self) -> bool:
@@ -388,3 +424,28 @@ class Worker:
             if not waiter.done():
                 waiter.set_result(None)
         self._waiting.clear()
+
+
+class _Due:
+    """The hosts of one turn: some that were asked for, then all that are due until a time."""
+
+    def __init__(self, worker: Worker, hosts: Iterable[Attachment], until: float) -> None:
+        self.begun: list[Attachment] = []
+        """All that were handed out or put aside."""
+        self.suspects: list[Attachment] = []
+        """Those that share no statement with others."""
+        self._worker = worker
+        self._first = (one for one in tuple(hosts) if one in worker.attachments)
+        self._until = until
+
+    def __call__(self) -> list[Attachment]:
+        """The next few that own rows and may share a statement; none when no more are due."""
+        while some := list(islice(self._first, _TAKEN_AT_ONCE)) or self._worker.next_due(
+            self._until
+        ):
+            self.begun.extend(some)
+            owning = [one for one in some if self._worker.begin(one)]
+            self.suspects.extend(one for one in owning if one.suspect)
+            if plain := [one for one in owning if not one.suspect]:
+                return plain
+        return []

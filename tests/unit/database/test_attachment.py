@@ -8,7 +8,7 @@ from asynchost.backoff import Backoff
 from asynchost.database.attachment import Attachment, Surroundings
 from asynchost.database.foreign_edits import OnForeignEdit
 from asynchost.database.identity import Claim, How
-from asynchost.database.records import Record, Verdict
+from asynchost.database.records import Record, Retry, Verdict
 from asynchost.database.rows import RowEncoder, Values, in_order, named
 from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.statements import FenceKey
@@ -357,13 +357,14 @@ def test_a_row_that_went_back_in_time_is_put_right_though_edits_are_only_told() 
 
 
 def test_setbacks_are_spaced_out_until_one_succeeds() -> None:
-    """Each later than the one before; alone in its statement; a success ends both."""
+    """Each later than the one before; from the second one on alone in its statement, since the
+    first may have been another row's doing; a success ends both."""
     bench = Bench()
     bench.own()
     bench.attachment.postpone()
-    assert (bench.attachment.due_at, bench.attachment.suspect) == (102.0, True)
+    assert (bench.attachment.due_at, bench.attachment.suspect) == (102.0, False)
     bench.attachment.postpone(at_least_seconds=10.0)
-    assert bench.attachment.due_at == 114.0
+    assert (bench.attachment.due_at, bench.attachment.suspect) == (114.0, True)
     assert bench.attachment.retrying
     bench.attachment.take()
     bench.host.start()
@@ -373,6 +374,39 @@ def test_setbacks_are_spaced_out_until_one_succeeds() -> None:
     assert (bench.attachment.suspect, bench.attachment.retrying) == (False, False)
     bench.attachment.postpone()
     assert bench.attachment.due_at == 102.0
+
+
+def test_what_is_locked_is_looked_at_once_a_second_with_all_others() -> None:
+    """At the same moments; it stays in statements with others."""
+    bench = Bench()
+    bench.own()
+    bench.now = 100.35
+    for due_at in (100.4, 101.0, 101.0):
+        bench.attachment.postpone(Retry.LOCKED)
+        assert bench.attachment.due_at == pytest.approx(due_at)
+        assert not bench.attachment.suspect
+
+
+def test_what_was_refused_stays_alone_for_a_minute() -> None:
+    """Also when a write has succeeded since: its values may go on changing between the two."""
+    bench = Bench()
+    bench.own()
+    bench.attachment.postpone(Retry.ALONE)
+    bench.host.start()
+    write = bench.attachment.plan()
+    assert write is not None
+    bench.attachment.acknowledge(write)
+    assert bench.attachment.suspect
+    bench.now += 60.0
+    assert not bench.attachment.suspect
+
+
+def test_the_same_trouble_is_news_once_a_minute() -> None:
+    """Another one is at once."""
+    bench = Bench()
+    assert [bench.attachment.is_news(code) for code in (1205, 1205, 1213)] == [True, False, True]
+    bench.now += 60.0
+    assert bench.attachment.is_news(1213)
 
 
 def test_a_sign_of_life_tells_fresh_and_stale() -> None:

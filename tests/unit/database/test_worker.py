@@ -52,11 +52,12 @@ class WillingLane:
                 host.own(Claim(self.claimed, 0, key, 1, How.CREATED, dict(wanted.values)))
         return []
 
-    async def renew(self, hosts: Iterable[Attachment], **_: Any) -> None:
+    async def renew(self, hosts: Iterable[Attachment], **_: Any) -> list[Attachment]:
         self.renewals += 1
         for host in hosts:
             if (sign := host.sign()) is not None:
                 host.told(sign)
+        return []
 
     async def reconcile(self, _: Iterable[Attachment]) -> list[Attachment]:
         self.read_back += 1
