@@ -34,6 +34,7 @@ from asynchost.hypervisor.libvirt_errors import quiet_libvirt
 from asynchost.model import (
     Cause,
     Change,
+    ChangeKind,
     DiskUsage,
     DomainState,
     Drift,
@@ -55,6 +56,7 @@ __all__ = [
     "CallTimeoutError",
     "Cause",
     "Change",
+    "ChangeKind",
     "ClosedError",
     "ComputeNodeWriter",
     "ConfigurationError",

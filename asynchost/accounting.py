@@ -13,6 +13,7 @@ from typing import Final
 
 from asynchost.errors import InvalidSettingError
 from asynchost.model import KIB_PER_MIB, DomainState, Observation, Usage
+from asynchost.plain import PlainRecord
 
 NOTHING: Final = Usage()
 
@@ -49,7 +50,7 @@ class CountedMemory(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(PlainRecord):
     """How one host's domains are counted. The defaults are the table's published meaning.
 
     Raises :class:`InvalidSettingError` for a value that is none.

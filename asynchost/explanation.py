@@ -10,6 +10,7 @@ from asynchost.accounting import Accounting
 from asynchost.agenda import Mark
 from asynchost.ledger import Ledger
 from asynchost.model import Cause, Observation, Usage
+from asynchost.plain import PlainRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
-class DomainAccount:
+class DomainAccount(PlainRecord):
     """One domain's part in its host's totals, and how it is known."""
 
     uuid: str
@@ -51,7 +52,7 @@ class DomainAccount:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(PlainRecord):
     """A host's totals as a sum: that of its domains' costs, and what is reserved."""
 
     usage: Usage

@@ -8,6 +8,7 @@ per domain that cannot be read, and the subscribers' bounded backlogs.
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from asynchost.accounting import (
@@ -24,6 +25,7 @@ from asynchost.ledger import Ledger, Move
 from asynchost.model import (
     Cause,
     Change,
+    ChangeKind,
     DiskUsage,
     Drift,
     HostFacts,
@@ -51,6 +53,7 @@ class HostState:
 
     ``clock`` returns seconds that only grow; ``log`` is a structlog logger bound to the host.
     ``report`` is given the error of an observer that raises; by default it is logged.
+    ``utc_now`` returns the time at which a change is dated.
     """
 
     def __init__(
@@ -62,12 +65,14 @@ class HostState:
         policy: Policy = DEFAULT_POLICY,
         *,
         report: Report | None = None,
+        utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.host = host
         self._name = name
         self._clock = clock
         self._log = log
         self._policy = policy
+        self._utc_now = utc_now
         self._ledger: Ledger | None = None
         self._accounting: Accounting | None = None
         self._ready = False
@@ -84,6 +89,7 @@ class HostState:
         self._unknown_states: set[int] = set()
         self._missing_events: dict[str, None] = {}
         self._missed_before: set[str] = set()
+        self._changes = 0
         self._events = self._resyncs = self._audits = 0
         self._drift: Counter[str] = Counter()
         self._recent_drift: deque[Drift] = deque(maxlen=_RECENT_DRIFT)
@@ -427,10 +433,33 @@ class HostState:
         uuid: str | None = None,
         name: str | None = None,
     ) -> None:
+        self._changes += 1
         if not self._on_change:
             return
-        change = Change(self.host, self._generation, before, self.usage, cause, detail, uuid, name)
+        after = self.usage
+        change = Change(
+            self.host,
+            self._generation,
+            before,
+            after,
+            cause,
+            detail,
+            uuid,
+            name,
+            kind=ChangeKind.RESYNC if uuid is None else _kind(before, after),
+            number=self._changes,
+            at=self._utc_now(),
+        )
         self._on_change(change)
+
+
+def _kind(before: Usage, after: Usage) -> ChangeKind:
+    """What one domain's change is: the totals of its host move by what the domain moved by."""
+    if before.running_vms != after.running_vms:
+        return ChangeKind.STARTED if before.running_vms < after.running_vms else ChangeKind.STOPPED
+    if (before.vcpus_used, before.memory_kib_used) != (after.vcpus_used, after.memory_kib_used):
+        return ChangeKind.RESIZED
+    return ChangeKind.WORKLOAD
 
 
 def _shown(usage: Usage) -> dict[str, int]:

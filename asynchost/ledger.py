@@ -124,9 +124,13 @@ class Ledger:
 
     def recount(self) -> Usage:
         """The totals summed anew from all records: equal to :attr:`usage`, always."""
-        costs = [record.cost for record in self._records.values()]
-        reserved = self._accounting.reserved
-        return Usage(*(sum(column) for column in zip(reserved, *costs, strict=True)))
+        costs = [self._accounting.reserved, *(record.cost for record in self._records.values())]
+        return Usage(
+            sum(cost.vcpus_used for cost in costs),
+            sum(cost.memory_kib_used for cost in costs),
+            sum(cost.running_vms for cost in costs),
+            sum(cost.current_workload for cost in costs),
+        )
 
     def _move(self, replaced: Record | None, after: Usage) -> Move:
         before = NOTHING if replaced is None else replaced.cost

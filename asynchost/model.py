@@ -10,8 +10,11 @@ is made), host memory in MiB, disk in bytes until a row is made.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import IntEnum, StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, overload
+
+from asynchost.plain import PlainRecord, plain
 
 KIB_PER_MIB = 1024
 BYTES_PER_GIB = 1024**3
@@ -43,6 +46,24 @@ class Cause(StrEnum):
     """The periodic recount; what it corrects is drift."""
 
 
+class ChangeKind(StrEnum):
+    """What a :class:`Change` is, by the totals before and after it."""
+
+    STARTED = "started"
+    """A domain became active."""
+    STOPPED = "stopped"
+    """A domain became inactive."""
+    RESIZED = "resized"
+    """The vCPUs or the memory that a domain counts for changed; or an inactive domain that
+    counts came or went."""
+    WORKLOAD = "workload"
+    """Only ``current_workload`` moved: such work on a domain began or ended."""
+    RESYNC = "resync"
+    """The difference over a reconnect, of any number of domains."""
+    FOLDED = "folded"
+    """Several changes in one, because the subscriber was too slow for the steps."""
+
+
 class Observation(NamedTuple):
     """What one read of one domain returned.
 
@@ -62,9 +83,20 @@ class Observation(NamedTuple):
     memory_kib: int
     max_memory_kib: int
 
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, as JSON types."""
+        return dict(plain(self))
 
-class Usage(NamedTuple):
-    """What is used on a host: sums over its counted domains, and what is reserved."""
+
+@dataclass(frozen=True, slots=True)
+class Usage(PlainRecord):
+    """What is used on a host: sums over its counted domains, and what is reserved.
+
+    ``usage + delta`` and ``usage - delta`` are a :class:`Usage`, ``usage - usage`` is a
+    :class:`UsageDelta`. Two usages cannot be added: those of two hosts are no usage of either.
+    """
+
+    _derived: ClassVar[tuple[str, ...]] = ("memory_mb_used",)
 
     vcpus_used: int = 0
     memory_kib_used: int = 0
@@ -76,27 +108,75 @@ class Usage(NamedTuple):
         """The memory in MiB, floored once over the whole sum."""
         return self.memory_kib_used // KIB_PER_MIB
 
-    def minus(self, other: "Usage") -> "UsageDelta":
-        """The difference ``self - other``, field by field."""
-        return UsageDelta(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
+    def __add__(self, delta: "UsageDelta") -> "Usage":
+        if not isinstance(delta, UsageDelta):
+            return NotImplemented
+        return Usage(
+            self.vcpus_used + delta.vcpus_used,
+            self.memory_kib_used + delta.memory_kib_used,
+            self.running_vms + delta.running_vms,
+            self.current_workload + delta.current_workload,
+        )
+
+    @overload
+    def __sub__(self, other: "Usage") -> "UsageDelta": ...
+    @overload
+    def __sub__(self, other: "UsageDelta") -> "Usage": ...
+    def __sub__(self, other: "Usage | UsageDelta") -> "Usage | UsageDelta":
+        if isinstance(other, UsageDelta):
+            return self + -other
+        if not isinstance(other, Usage):
+            return NotImplemented
+        return UsageDelta(
+            self.vcpus_used - other.vcpus_used,
+            self.memory_kib_used - other.memory_kib_used,
+            self.running_vms - other.running_vms,
+            self.current_workload - other.current_workload,
+        )
 
 
-class UsageDelta(NamedTuple):
-    """A difference of two usages. Memory stays in KiB: flooring a difference would lie."""
+@dataclass(frozen=True, slots=True)
+class UsageDelta(PlainRecord):
+    """A difference of two usages. Memory stays in KiB: flooring a difference would lie.
+
+    Deltas can be added to each other, subtracted from each other and negated.
+    """
 
     vcpus_used: int = 0
     memory_kib_used: int = 0
     running_vms: int = 0
     current_workload: int = 0
 
+    def __add__(self, other: "UsageDelta") -> "UsageDelta":
+        if not isinstance(other, UsageDelta):
+            return NotImplemented
+        return UsageDelta(
+            self.vcpus_used + other.vcpus_used,
+            self.memory_kib_used + other.memory_kib_used,
+            self.running_vms + other.running_vms,
+            self.current_workload + other.current_workload,
+        )
+
+    def __neg__(self) -> "UsageDelta":
+        return UsageDelta(
+            -self.vcpus_used, -self.memory_kib_used, -self.running_vms, -self.current_workload
+        )
+
+    def __sub__(self, other: "UsageDelta") -> "UsageDelta":
+        if not isinstance(other, UsageDelta):
+            return NotImplemented
+        return self + -other
+
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Change(PlainRecord):
     """A difference in a host's totals.
 
     Consecutive changes of one subscription always chain: ``before`` is the ``after`` of the
-    one delivered last, also across a reconnect and across a backlog that was folded.
+    change delivered before, also across a reconnect and across a backlog that was folded.
     """
+
+    _derived: ClassVar[tuple[str, ...]] = ("delta",)
 
     host: str
     """The host's name: the one given to the monitor, else its URI."""
@@ -106,7 +186,9 @@ class Change:
     after: Usage
     cause: Cause
     detail: str = ""
-    """libvirt's word for it, such as ``lifecycle started``."""
+    """What caused the read, such as ``lifecycle resumed``: the event that was waiting when the
+    domain was read. The read may have seen something newer, so this is not what happened to the
+    domain: :attr:`kind` is. Empty where no event caused the read."""
     uuid: str | None = None
     """The domain that moved the totals; None when it was more than one (resync, folded)."""
     domain_name: str | None = None
@@ -114,15 +196,22 @@ class Change:
     folded: int = 1
     """How many changes this one stands for: more than 1 where a slow subscriber's backlog was
     folded into one, so that no difference is lost, only the steps between."""
+    kind: ChangeKind = field(kw_only=True)
+    """What happened, by the totals before and after."""
+    number: int = field(kw_only=True)
+    """Changes of a monitor are numbered from 1, whoever listens. A folded change has the number
+    of its newest change."""
+    at: datetime = field(kw_only=True)
+    """When the totals moved, in UTC."""
 
     @property
     def delta(self) -> UsageDelta:
         """``after - before``, field by field."""
-        return self.after.minus(self.before)
+        return self.after - self.before
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class Drift(PlainRecord):
     """One correction that an audit made: the ledger said one thing, the domain another."""
 
     host: str
@@ -139,7 +228,7 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
-class HostFacts:
+class HostFacts(PlainRecord):
     """What a host is, apart from its use."""
 
     hostname: str
@@ -160,8 +249,10 @@ class HostFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class DiskUsage:
+class DiskUsage(PlainRecord):
     """The space that holds the instances, in bytes. Unknown is None, never zero."""
+
+    _derived: ClassVar[tuple[str, ...]] = ("local_gb", "local_gb_used", "free_disk_gb")
 
     total_bytes: int
     used_bytes: int
@@ -185,13 +276,16 @@ class DiskUsage:
         return self.local_gb - self.local_gb_used
 
 
-class HostSnapshot(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class HostSnapshot(PlainRecord):
     """Everything known of one host at one moment: what a row is made from.
 
     ``usage`` is None before the first resync. ``facts`` is None until the capabilities came.
     ``disk_settled`` says that the first disk reading has ended, with a value or without;
     ``disks_settled``, that of what the domains' disks may grow by, which no row waits for.
     """
+
+    _derived: ClassVar[tuple[str, ...]] = ("writable",)
 
     host: str
     name: str | None
@@ -222,7 +316,7 @@ class HostSnapshot(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class MonitorStatus:
+class MonitorStatus(PlainRecord):
     """How a monitor is doing: what is kept, since when, and what it cost."""
 
     host: str

@@ -10,6 +10,7 @@ from math import isfinite
 
 from asynchost.accounting import DEFAULT_POLICY, Policy
 from asynchost.errors import InvalidSettingError
+from asynchost.plain import PlainRecord
 
 
 class DiskSource(StrEnum):
@@ -24,7 +25,7 @@ class DiskSource(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MonitorSettings:
+class MonitorSettings(PlainRecord):
     """How one host is watched. Times are in seconds."""
 
     audit_interval_seconds: float = 60.0

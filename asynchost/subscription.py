@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from asynchost.errors import InvalidSettingError
 from asynchost.log import get_logger
-from asynchost.model import Change, Drift
+from asynchost.model import Change, ChangeKind, Drift
 
 T = TypeVar("T")
 
@@ -165,6 +165,9 @@ class Subscription(Stream[Change]):
             cause=item.cause,
             detail=item.detail,
             folded=item.folded + sum(one.folded for one in self._backlog),
+            kind=ChangeKind.FOLDED,
+            number=item.number,
+            at=item.at,
         )
         self._backlog.clear()
         return folded

@@ -469,7 +469,7 @@ class Attachment:
         snapshot = self._source.snapshot()
         self._seen_state = _state(snapshot)
         if frozen:
-            snapshot = snapshot._replace(fresh=True)
+            snapshot = replace(snapshot, fresh=True)
         if self._vigil is not None and not self._resuming:
             return None
         if self.error is not None or (self._edits is not None and self._edits.is_removed):

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from asynchost.database.foreign_edits import OnForeignEdit
 from asynchost.errors import InvalidSettingError
+from asynchost.plain import PlainRecord
 
 
 class WhenFenced(StrEnum):
@@ -22,7 +23,7 @@ _CHOICES: dict[str, type[StrEnum]] = {"on_foreign_edit": OnForeignEdit, "when_fe
 
 
 @dataclass(frozen=True, slots=True)
-class WriterSettings:
+class WriterSettings(PlainRecord):
     """How a :class:`~asynchost.database.writer.ComputeNodeWriter` behaves. Times in seconds.
 
     :raises InvalidSettingError: a value is out of range.

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from asynchost.plain import PlainRecord
+
 
 @dataclass(frozen=True, slots=True)
-class WriterStatus:
+class WriterStatus(PlainRecord):
     """A writer's hosts and what has befallen their rows, at one moment."""
 
     hosts: int

@@ -137,7 +137,7 @@ async def account_of(watched: Watched, *, pid: int | None) -> Account:
     except NotReadyError:
         explanation = None
     snapshot = monitor.snapshot()
-    complete = snapshot._replace(fresh=True)
+    complete = replace(snapshot, fresh=True)
     row = named(RowEncoder().encode(complete)) if complete.writable else None
     if row is not None and not snapshot.disks_settled:
         del row["disk_available_least"]

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from asynchost.plain import PlainRecord
 from asynchost.service.exits import ExitStatus
 from asynchost.service.streams import outlet_of
 from asynchost.service.terminal import INDENT, error_line, escape, fill
@@ -183,9 +184,11 @@ def _add_logger_name(logger: WrappedLogger, _: str, event: EventDict) -> EventDi
 
 
 def _spell_out_records(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Named tuples as objects with their fields' names, where JSON alone would make lists."""
+    """Records as objects with their fields' names, which JSON alone could not write."""
     for key, value in event.items():
-        if hasattr(value, "_asdict"):
+        if isinstance(value, PlainRecord):
+            event[key] = value.as_dict()
+        elif hasattr(value, "_asdict"):
             event[key] = value._asdict()
     return event
 

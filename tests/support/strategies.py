@@ -5,16 +5,20 @@ test's own. The pools are small on purpose: steps have to meet on the same domai
 """
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import pairwise, product
 
 from hypothesis import strategies as st
 
 from asynchost.accounting import Counted, CountedMemory, Policy
-from asynchost.model import Cause, Change, Observation, Usage
+from asynchost.model import Cause, Change, ChangeKind, Observation, Usage
 
 DOMAIN_0 = "00000000-0000-0000-0000-000000000000"
 UUIDS = (DOMAIN_0, *(f"6f000000-0000-4000-8000-{number:012x}" for number in range(1, 6)))
 """Few domains; the first one's UUID is Domain-0's, an ordinary guest's wherever there is no Xen."""
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+"""When every change was, where the time is no matter of the test."""
 
 HYPERVISOR_TYPES = ("QEMU", "Xen", "LXC", "BHYVE", "TEST", "vz")
 
@@ -82,8 +86,14 @@ def chained_changes(draw: st.DrawFn, max_size: int = 40) -> list[Change]:
     """Changes of one host as a monitor makes them: each begins where the last one ended."""
     totals = draw(st.lists(usages, min_size=1, max_size=max_size + 1))
     return [
-        Change("host", 1, before, after, draw(causes), uuid=draw(uuids))
-        for before, after in pairwise(totals)
+        Change(
+            *("host", 1, before, after, draw(causes)),
+            uuid=draw(uuids),
+            kind=draw(st.sampled_from(ChangeKind)),
+            number=number,
+            at=AT,
+        )
+        for number, (before, after) in enumerate(pairwise(totals), 1)
     ]
 
 

@@ -1,12 +1,14 @@
 """A user's program, never run: the type checker reads it as it reads the user's own code."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, assert_type
+from datetime import datetime
+from typing import Any, assert_never, assert_type
 
 import asynchost
 from asynchost import (
     Cause,
     Change,
+    ChangeKind,
     ComputeNodeWriter,
     DiskUsage,
     Drift,
@@ -66,7 +68,21 @@ async def follow(monitor: HostMonitor) -> None:
             assert_type(change.before, Usage)
             assert_type(change.delta, UsageDelta)
             assert_type(change.delta.vcpus_used, int)
+            assert_type(change.before + change.delta, Usage)
+            assert_type(change.after - change.delta, Usage)
+            assert_type(change.after - change.before, UsageDelta)
+            assert_type(change.delta + change.delta, UsageDelta)
             assert_type(change.cause, Cause)
+            assert_type(change.number, int)
+            assert_type(change.at, datetime)
+            assert_type(change.as_dict(), dict[str, Any])
+            match change.kind:
+                case ChangeKind.STARTED | ChangeKind.STOPPED | ChangeKind.RESIZED:
+                    print(change.uuid)
+                case ChangeKind.WORKLOAD | ChangeKind.RESYNC | ChangeKind.FOLDED:
+                    pass
+                case _:
+                    assert_never(change.kind)
             assert_type(change.uuid, str | None)
             match change.cause:
                 case Cause.RESYNC | Cause.EVENT | Cause.LOOK_AGAIN | Cause.AUDIT:

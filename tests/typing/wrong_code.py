@@ -17,6 +17,11 @@ async def mistakes(monitor: HostMonitor, change: Change) -> None:
     change.after = Usage()  # type: ignore[misc]
     _ = monitor.facts.vcpus  # type: ignore[union-attr]
     _ = change.delta.memory_mb_used  # type: ignore[attr-defined]
+    _ = monitor.usage + monitor.usage  # type: ignore[operator]
+    _ = change.delta + monitor.usage  # type: ignore[operator]
+    _ = monitor.usage + 1  # type: ignore[operator]
+    _ = monitor.usage < monitor.usage  # type: ignore[operator]
+    _ = tuple(monitor.usage)  # type: ignore[arg-type]
     monitor.audit()  # type: ignore[unused-coroutine]
     for _ in monitor.changes():  # type: ignore[attr-defined]
         pass

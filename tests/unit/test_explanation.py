@@ -1,6 +1,7 @@
 """An explanation: every domain once, by what it is known, and the costs add up to the totals."""
 
 from collections.abc import Mapping
+from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -91,9 +92,8 @@ def test_every_domain_once_and_the_costs_add_up(
 
     costs = [account.cost for account in explanation.domains]
     assert explanation.usage == ledger.usage
-    assert explanation.usage == Usage(
-        *(sum(column) for column in zip(explanation.reserved, *costs, strict=True))
-    )
+    columns = zip(*map(astuple, (explanation.reserved, *costs)), strict=True)
+    assert explanation.usage == Usage(*map(sum, columns))
     assert explanation.reserved == accounting.reserved
     assert explanation.incomplete == others.incomplete
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from asynchost.host_state import HostState
 from asynchost.model import (
     Cause,
     Change,
+    ChangeKind,
     DiskUsage,
     DomainState,
     Drift,
@@ -26,6 +28,7 @@ from asynchost.model import (
     Usage,
 )
 from tests.support.strategies import (
+    AT,
     Gone,
     Lost,
     Observed,
@@ -60,7 +63,7 @@ class Watched:
         self.now = 100.0
         self.capture = LogCapture()
         log = structlog.wrap_logger(None, processors=[self.capture])
-        self.state = HostState(URI, name, lambda: self.now, log)
+        self.state = HostState(URI, name, lambda: self.now, log, utc_now=lambda: AT)
         self.changes: list[Change] = []
         self.drifts: list[Drift] = []
         self.notified = 0
@@ -187,8 +190,56 @@ def test_an_observation_moves_the_totals_and_says_why(ready: Watched) -> None:
             detail="lifecycle started",
             uuid=B,
             domain_name="guest-b",
+            kind=ChangeKind.STARTED,
+            number=1,
+            at=AT,
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("act", "kind"),
+    [
+        (lambda state: state.observed(observed(B), EVENT), ChangeKind.STARTED),
+        (lambda state: state.observed(observed(B), AUDIT), ChangeKind.STARTED),
+        (lambda state: state.observed(observed(B), Mark(Cause.RESYNC)), ChangeKind.STARTED),
+        (lambda state: state.gone(A, EVENT), ChangeKind.STOPPED),
+        # A destroy whose read was caused by the event of a resumption is a stop all the same.
+        (
+            lambda state: state.observed(
+                observed(A, state=5, vcpus=9), Mark(Cause.EVENT, "lifecycle resumed")
+            ),
+            ChangeKind.STOPPED,
+        ),
+        (lambda state: state.observed(observed(A, vcpus=2), EVENT), ChangeKind.RESIZED),
+        (lambda state: state.observed(observed(A, memory_kib=9), EVENT), ChangeKind.RESIZED),
+        (lambda state: state.observed(observed(A, state=4), EVENT), ChangeKind.WORKLOAD),
+    ],
+)
+def test_the_kind_of_a_change_is_what_the_record_did(
+    ready: Watched, act: Callable[[HostState], object], kind: ChangeKind
+) -> None:
+    """Whatever caused the read."""
+    act(ready.state)
+    assert [change.kind for change in ready.changes] == [kind]
+
+
+def test_changes_are_numbered_whoever_listens() -> None:
+    """A subscriber that comes late sees how many it missed."""
+    state = HostState(
+        URI, None, lambda: 0.0, structlog.wrap_logger(None, processors=[LogCapture()])
+    )
+    state.connected(1, "QEMU")
+    state.resynced([], frozenset())
+    state.observed(observed(A), EVENT)
+    changes: list[Change] = []
+    state.on_change(changes.append)
+    state.observed(observed(B), EVENT)
+    state.observed(observed(B), EVENT)
+    state.gone(B, EVENT)
+    assert [change.number for change in changes] == [2, 3]
+    assert changes[0].at.tzinfo is UTC
+    assert changes[0].at <= changes[1].at <= datetime.now(UTC)
 
 
 def test_an_observation_that_moves_nothing_is_no_change(ready: Watched) -> None:
@@ -216,7 +267,12 @@ def test_a_resync_after_a_reconnect_is_one_change(ready: Watched) -> None:
     ready.state.connected(2, "QEMU")
     ready.state.resynced([observed(A), observed(B)], frozenset())
     assert ready.changes == [
-        Change(URI, 2, Usage(1, 1024, 1), Usage(2, 2048, 2), Cause.RESYNC, "reconnected")
+        Change(
+            *(URI, 2, Usage(1, 1024, 1), Usage(2, 2048, 2), Cause.RESYNC, "reconnected"),
+            kind=ChangeKind.RESYNC,
+            number=1,
+            at=AT,
+        )
     ]
 
 

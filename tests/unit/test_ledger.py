@@ -157,7 +157,7 @@ def test_a_move_is_the_difference_of_the_totals(
     for act in (partial(ledger.apply, observation), partial(ledger.remove, observation.uuid)):
         before = ledger.usage
         move = act()
-        assert ledger.usage.minus(before) == move.after.minus(move.before)
+        assert ledger.usage - before == move.after - move.before
 
 
 @settings(max_examples=30)

@@ -9,6 +9,12 @@ from structlog.testing import LogCapture
 from asynchost.log import get_logger
 
 
+@pytest.fixture(autouse=True)
+def _unconfigured() -> None:
+    """structlog as a program finds it: other tests' capture_logs() leaves it configured."""
+    structlog.reset_defaults()
+
+
 def test_a_program_without_structlog_gets_standard_lines(caplog: pytest.LogCaptureFixture) -> None:
     """Its own logging decides: name, level and text are the standard library's."""
     caplog.set_level(logging.INFO, "asynchost.example")

@@ -1,5 +1,7 @@
 """The records: their units, their differences, and what can be made of them."""
 
+from collections.abc import Callable
+
 import libvirt
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import given
 from asynchost.model import (
     Cause,
     Change,
+    ChangeKind,
     DiskUsage,
     DomainState,
     Drift,
@@ -16,7 +19,7 @@ from asynchost.model import (
     Usage,
     UsageDelta,
 )
-from tests.support.strategies import usages
+from tests.support.strategies import AT, usages
 
 GIB = 1_073_741_824
 FACTS = HostFacts("node-1", "QEMU", 7_002_022, 8, 16_000, {})
@@ -33,6 +36,11 @@ def snapshot(**given: object) -> HostSnapshot:
         "disk_settled": True,
     }
     return HostSnapshot(**(complete | given))  # type: ignore[arg-type]
+
+
+def made(before: Usage, after: Usage) -> Change:
+    """A change of which only the totals matter."""
+    return Change("host", 1, before, after, Cause.RESYNC, kind=ChangeKind.RESYNC, number=1, at=AT)
 
 
 def test_domain_states_are_those_of_libvirt() -> None:
@@ -55,15 +63,47 @@ def test_usage_memory_mb_is_floored_once(memory_kib: int, memory_mb: int) -> Non
 
 def test_usage_minus_subtracts_each_field_and_keeps_kib() -> None:
     """A difference keeps its sign and its unit."""
-    difference = Usage(4, 1024, 2, 0).minus(Usage(1, 1025, 2, 1))
+    difference = Usage(4, 1024, 2, 0) - Usage(1, 1025, 2, 1)
     assert difference == UsageDelta(3, -1, 0, -1)
 
 
 @given(usages, usages)
 def test_change_delta_leads_from_before_to_after(before: Usage, after: Usage) -> None:
     """``before`` plus ``delta`` is ``after``, in every field."""
-    delta = Change("host", 1, before, after, Cause.EVENT).delta
-    assert tuple(a + b for a, b in zip(before, delta, strict=True)) == after
+    delta = made(before, after).delta
+    assert before + delta == after
+    assert after - delta == before
+    assert after - before == delta
+    assert delta + -delta == delta - delta == UsageDelta()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Usage(1) + Usage(1),
+        lambda: sum([Usage(1)]),
+        lambda: sum([Usage(1)], Usage()),
+        lambda: UsageDelta(1) + Usage(1),
+        lambda: UsageDelta(1) - Usage(1),
+        lambda: Usage(1) + 1,
+        lambda: Usage(1) - 1,
+        lambda: Usage(1) > Usage(0),
+        lambda: tuple(Usage(1)),
+        lambda: (*Usage(1),),
+    ],
+)
+def test_what_makes_no_sense_of_usages_is_a_type_error(wrong: Callable[[], object]) -> None:
+    """Two usages are no usage of anything, and none is a row of numbers."""
+    with pytest.raises(TypeError):
+        wrong()
+
+
+def test_a_usage_is_equal_to_a_usage_alone() -> None:
+    """A difference of the same numbers is another thing, and so is a tuple."""
+    assert Usage(1, 2, 3, 4) == Usage(1, 2, 3, 4)
+    assert Usage(1, 2, 3, 4) != UsageDelta(1, 2, 3, 4)
+    assert Usage(1, 2, 3, 4) != (1, 2, 3, 4)
+    assert hash(Usage(1)) == hash(Usage(1))
 
 
 def test_cause_reads_as_its_word() -> None:
@@ -116,13 +156,13 @@ def test_snapshot_begins_with_nothing_known() -> None:
 
 def test_a_usage_begins_with_nothing() -> None:
     """What is not named in a sum or a difference is not in it."""
-    assert Usage() == (0, 0, 0, 0)
-    assert UsageDelta() == (0, 0, 0, 0)
+    assert Usage() == Usage(0, 0, 0, 0)
+    assert UsageDelta() == UsageDelta(0, 0, 0, 0)
 
 
 def test_a_change_is_one_change_unless_it_says_otherwise() -> None:
     """Of no one domain and without a word of libvirt's."""
-    change = Change("host", 1, Usage(), Usage(), Cause.RESYNC)
+    change = made(Usage(), Usage())
     assert (change.folded, change.uuid, change.domain_name, change.detail) == (1, None, None, "")
 
 
@@ -132,7 +172,9 @@ def test_a_change_is_one_change_unless_it_says_otherwise() -> None:
         (FACTS, "vcpus"),
         (DiskUsage(1, 1), "used_bytes"),
         (snapshot(), "usage"),
-        (Change("host", 1, Usage(), Usage(), Cause.EVENT), "after"),
+        (made(Usage(), Usage()), "after"),
+        (Usage(), "vcpus_used"),
+        (UsageDelta(), "vcpus_used"),
         (Drift("host", "uuid", "guest", "vcpus", 1, 2, 3.0, ""), "after"),
         (
             MonitorStatus("host", True, True, None, 1, {}, 0, 0, 0, 0, {}, (), ()),

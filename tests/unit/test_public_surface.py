@@ -17,6 +17,7 @@ PUBLIC = [
     "CallTimeoutError",
     "Cause",
     "Change",
+    "ChangeKind",
     "ClosedError",
     "ComputeNodeWriter",
     "ConfigurationError",

@@ -1,6 +1,7 @@
 """A subscription: bounded, safe to cancel, and never a difference lost."""
 
 import asyncio
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asynchost.errors import InvalidSettingError
-from asynchost.model import Cause, Change, Drift, Usage
+from asynchost.model import Cause, Change, ChangeKind, Drift, Usage
 from asynchost.subscription import (
     DEFAULT_LIMIT,
     DriftSubscription,
@@ -16,13 +17,16 @@ from asynchost.subscription import (
     Streams,
     Subscription,
 )
-from tests.support.strategies import chained_changes
+from tests.support.strategies import AT, chained_changes
 
 
 def change(number: int) -> Change:
     """The step from ``number`` vCPUs to one more."""
     return Change(
-        "host", 1, Usage(number), Usage(number + 1), Cause.EVENT, f"{number}", f"{number}"
+        *("host", 1, Usage(number), Usage(number + 1), Cause.EVENT, f"{number}", f"{number}"),
+        kind=ChangeKind.RESIZED,
+        number=number + 1,
+        at=AT + timedelta(seconds=number),
     )
 
 
@@ -99,7 +103,13 @@ async def test_a_full_backlog_is_folded_into_one_change() -> None:
     changes = subscription(limit=3)
     for number in range(4):
         changes.push(change(number))
-    folded = Change("host", 1, Usage(0), Usage(4), Cause.EVENT, "3", folded=4)
+    folded = Change(
+        *("host", 1, Usage(0), Usage(4), Cause.EVENT, "3"),
+        folded=4,
+        kind=ChangeKind.FOLDED,
+        number=4,
+        at=AT + timedelta(seconds=3),
+    )
     assert await rest_of(changes) == [folded]
     assert changes.folded == 3
 

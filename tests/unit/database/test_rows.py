@@ -67,19 +67,19 @@ def test_supported_instances_are_a_list_of_lists() -> None:
 def test_free_memory_may_be_negative() -> None:
     """An overcommitted host says so."""
     usage = Usage(memory_kib_used=20_000 * 1024)
-    assert encoded(SNAPSHOT._replace(usage=usage))["free_ram_mb"] == -4_000
+    assert encoded(replace(SNAPSHOT, usage=usage))["free_ram_mb"] == -4_000
 
 
 def test_unknown_disk_is_zero_where_it_must_be_and_null_where_it_may_be() -> None:
     """free_disk_gb NULL keeps schedulers away."""
-    values = encoded(SNAPSHOT._replace(disk=None))
+    values = encoded(replace(SNAPSHOT, disk=None))
     assert (values["local_gb"], values["local_gb_used"]) == (0, 0)
     assert (values["free_disk_gb"], values["disk_available_least"]) == (None, None)
 
 
 def test_known_disk_without_a_least_is_null_there() -> None:
     """Known size does not invent what the images may still take."""
-    values = encoded(SNAPSHOT._replace(disk=DiskUsage(2**30, 0)))
+    values = encoded(replace(SNAPSHOT, disk=DiskUsage(2**30, 0)))
     assert values["disk_available_least"] is None
 
 
@@ -87,7 +87,7 @@ def test_cpu_info_has_the_width_of_addresses_where_it_is_known() -> None:
     """As Nova writes it: the key is left out otherwise."""
     width = {"mode": "emulate", "bits": 46}
     facts = replace(FACTS, cpu_info={**FACTS.cpu_info, "maxphysaddr": width})
-    text = encoded(SNAPSHOT._replace(facts=facts))["cpu_info"]
+    text = encoded(replace(SNAPSHOT, facts=facts))["cpu_info"]
     assert json.loads(str(text))["maxphysaddr"] == width
     assert "maxphysaddr" not in str(encoded(SNAPSHOT)["cpu_info"])
 
@@ -95,7 +95,7 @@ def test_cpu_info_has_the_width_of_addresses_where_it_is_known() -> None:
 def test_cpu_info_is_ascii_json_with_all_five_keys() -> None:
     """A table in three-byte utf8 takes it, whatever a vendor calls itself."""
     facts = replace(FACTS, cpu_info={"vendor": "\U0001f427"})
-    text = encoded(SNAPSHOT._replace(facts=facts))["cpu_info"]
+    text = encoded(replace(SNAPSHOT, facts=facts))["cpu_info"]
     assert isinstance(text, str)
     assert text.isascii()
     assert json.loads(text) == {
@@ -111,8 +111,8 @@ def test_facts_are_encoded_anew_only_when_they_change() -> None:
     """The same object gives the same text; another object its own."""
     encoder = RowEncoder()
     first = named(encoder.encode(SNAPSHOT))["cpu_info"]
-    assert named(encoder.encode(SNAPSHOT._replace(usage=Usage())))["cpu_info"] is first
-    changed = SNAPSHOT._replace(facts=replace(FACTS, vcpus=9))
+    assert named(encoder.encode(replace(SNAPSHOT, usage=Usage())))["cpu_info"] is first
+    changed = replace(SNAPSHOT, facts=replace(FACTS, vcpus=9))
     assert named(encoder.encode(changed))["vcpus"] == 9
 
 
@@ -129,4 +129,4 @@ def test_facts_are_encoded_anew_only_when_they_change() -> None:
 def test_an_incomplete_snapshot_makes_no_row(missing: dict[str, object]) -> None:
     """Unknown is never zero."""
     with pytest.raises(ValueError, match="not writable"):
-        RowEncoder().encode(SNAPSHOT._replace(**missing))  # type: ignore[arg-type]
+        RowEncoder().encode(replace(SNAPSHOT, **missing))  # type: ignore[arg-type]

@@ -2,8 +2,9 @@
 
 import pytest
 
-from asynchost.model import Cause, Change, Usage
+from asynchost.model import Cause, Change, ChangeKind, Usage
 from asynchost.service.demo import describe
+from tests.support.strategies import AT
 
 GIB = 1024 * 1024
 
@@ -20,6 +21,9 @@ GIB = 1024 * 1024
                 cause=Cause.EVENT,
                 detail="lifecycle started",
                 domain_name="web-1",
+                kind=ChangeKind.STARTED,
+                number=1,
+                at=AT,
             ),
             "web-1 (lifecycle started): vCPUs 2 -> 6, memory 1024 -> 3072 MiB, domains 1 -> 2",
         ),
@@ -30,6 +34,9 @@ GIB = 1024 * 1024
                 before=Usage(),
                 after=Usage(2, 0, 0, 1),
                 cause=Cause.RESYNC,
+                kind=ChangeKind.RESYNC,
+                number=2,
+                at=AT,
             ),
             "the host (resync): vCPUs 0 -> 2, workload 0 -> 1",
         ),

@@ -109,8 +109,8 @@ def test_a_json_line_carries_everything() -> None:
         "level": "info",
         "logger": "asynchost.test",
         "host": "h",
-        "before": Usage()._asdict(),
-        "after": Usage(2, 1024, 1, 0)._asdict(),
+        "before": Usage().as_dict(),
+        "after": Usage(2, 1024, 1, 0).as_dict(),
     }
 
 
