@@ -27,6 +27,8 @@ their text; no text ever holds a password.
 from collections.abc import Sequence
 from typing import ClassVar
 
+from asynchost.masking import masked_uri
+
 
 class AsynchostError(Exception):
     """The base of every error that this package raises."""
@@ -56,7 +58,7 @@ class HypervisorRefusedError(ConfigurationError):
     """libvirt will never open this URI as things stand."""
 
     def __init__(self, uri: str, reason: str, remedy: str) -> None:
-        super().__init__(f"cannot open {uri!r}: {reason}; {remedy}")
+        super().__init__(f"cannot open {masked_uri(uri)!r}: {reason}; {remedy}")
         self.uri = uri
         self.reason = reason
         self.remedy = remedy
@@ -153,7 +155,7 @@ class HypervisorUnavailableError(UnavailableError):
     """libvirt cannot be reached, or the connection died."""
 
     def __init__(self, uri: str, reason: str) -> None:
-        super().__init__(f"{uri}: {reason}")
+        super().__init__(f"{masked_uri(uri)}: {reason}")
         self.uri = uri
         self.reason = reason
 

@@ -23,6 +23,7 @@ from asynchost.explanation import Explanation, Survey
 from asynchost.host_state import HostState
 from asynchost.hypervisor.source import Source
 from asynchost.log import get_logger
+from asynchost.masking import masked_uri
 from asynchost.model import (
     DiskUsage,
     Drift,
@@ -76,13 +77,13 @@ class HostMonitor:
     ) -> None:
         if name is not None and not 0 < len(name.strip()) <= _LONGEST_NAME:
             raise InvalidSettingError("name", name, f"give 1 to {_LONGEST_NAME} characters")
-        self._host = name or uri
+        self._host = name or masked_uri(uri)
         self._log = get_logger("asynchost.monitor", host=self._host)
         settings = settings or MonitorSettings()
         self._state = HostState(
             self._host, name, monotonic, self._log, settings.policy, report=report_to_loop
         )
-        self._source = Source(uri, settings, self._state)
+        self._source = Source(uri, settings, self._state, self._host)
         self._change_streams: Streams[Subscription] = Streams()
         self._drift_streams: Streams[DriftSubscription] = Streams()
         self._fans_out = False
@@ -255,7 +256,8 @@ class HostMonitor:
 
     @property
     def host(self) -> str:
-        """The name given, else the URI: what this host is called in logs and changes."""
+        """The name given, else the URI without a password: what this host is called in logs and
+        changes."""
         return self._host
 
     @property

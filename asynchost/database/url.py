@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from asynchost.database.tls import Mode, Tls
 from asynchost.errors import InvalidSettingError
+from asynchost.masking import masked
 
 DEFAULT_PORT = 3306
 _LARGEST_PORT = 65_535
@@ -21,9 +22,6 @@ _SCHEMES = ("mysql", "mariadb")
 _SHAPE = "give mysql://user@host:port/database or mysql://user@localhost/database?unix_socket=/path"
 _BAD_PORT = "a port is a number from 1 to 65535"
 _FILES = ("ssl_ca", "ssl_cert", "ssl_key")
-_SECRET_OPTION = re.compile(
-    r"(?<=[?&])((?:[^=&#]*)(?:pass|pwd|secret)[^=&#]*)=[^&#]*", re.IGNORECASE
-)
 _URL = re.compile(
     r"(?P<scheme>[^:/?#@]+)://(?P<authority>[^/?#]*)/?(?P<path>[^?#]*)"
     r"(\?(?P<query>[^#]*))?(#(?P<fragment>.*))?\Z",
@@ -126,21 +124,6 @@ def holds_password(text: str) -> bool:
     return masked(text) != text
 
 
-def masked(text: str) -> str:
-    """The URL with ``***`` where a password stands or seems to stand."""
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        scheme, rest = "", text
-    # Up to the last @: a password may hold another one, or a slash, unencoded.
-    account, at, place = rest.rpartition("@")
-    user, colon, _ = account.partition(":")
-    if colon:
-        account = f"{user}:***"
-    elif not at:
-        place = _mask_port(place)
-    return _SECRET_OPTION.sub(r"\1=***", f"{scheme}{separator}{account}{at}{place}")
-
-
 def _endpoints(text: str, places: str, *, needed: bool) -> tuple[Endpoint, ...]:
     if not places and not needed:
         return (Endpoint("localhost"),)
@@ -164,15 +147,6 @@ def _endpoints(text: str, places: str, *, needed: bool) -> tuple[Endpoint, ...]:
         if endpoints.count(endpoint) > 1:
             raise _refuse(text, f"it names {endpoint} more than once; {_SHAPE}")
     return tuple(endpoints)
-
-
-def _mask_port(place: str) -> str:
-    """In ``user:password/database``, whose host was forgotten, the password poses as the port."""
-    authority = re.split(r"[/?#]", place, maxsplit=1)[0]
-    name, colon, port = authority.rpartition(":")
-    if colon and not port.isdecimal() and not port.endswith("]"):
-        return f"{name}:***{place[len(authority) :]}"
-    return place
 
 
 def _options(text: str, query: str) -> tuple[str | None, Tls | None]:

@@ -49,6 +49,8 @@ class DiskWatch:
         tell: Callable[[DiskUsage | None, str | None], None],
         tell_unread: Callable[[Mapping[str, str]], None],
         events_wait: Callable[[], bool],
+        *,
+        host: str,
     ) -> None:
         self._uri = uri
         self._settings = settings
@@ -66,8 +68,8 @@ class DiskWatch:
         self._space_known = asyncio.Event()
         self._least: int | None = None
         self._unread: Mapping[str, str] | None = None
-        self._surprises = Surprises(get_logger("asynchost.hypervisor", uri=uri))
-        self._overcommit = OvercommitWatch(uri, settings, self._disks_read, events_wait)
+        self._surprises = Surprises(get_logger("asynchost.hypervisor", host=host))
+        self._overcommit = OvercommitWatch(uri, settings, self._disks_read, events_wait, host=host)
 
     def look_soon(self, uuid: str, *, redefined: bool) -> None:
         """A domain started or ended, which can change what is used, or may have other disks from

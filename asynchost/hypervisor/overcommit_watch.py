@@ -66,12 +66,14 @@ class OvercommitWatch:
         settings: MonitorSettings,
         moved: Callable[[Mapping[str, str]], None],
         events_wait: Callable[[], bool],
+        *,
+        host: str,
     ) -> None:
         self._uri = uri
         self._settings = settings
         self._moved = moved
         self._events_wait = events_wait
-        self._log = get_logger("asynchost.hypervisor", uri=uri)
+        self._log = get_logger("asynchost.hypervisor", host=host)
         self._surprises = Surprises(self._log)
         self._disks = Overcommit()
         self._complete = False

@@ -89,11 +89,12 @@ class SourceSink(ReadSink, Protocol):
 class Source:
     """The supervised connection to one host."""
 
-    def __init__(self, uri: str, settings: MonitorSettings, sink: SourceSink) -> None:
+    def __init__(self, uri: str, settings: MonitorSettings, sink: SourceSink, host: str) -> None:
+        """``host`` is what the host is called in the log: the URI may hold a password."""
         self._uri = uri
         self._settings = settings
         self._sink = sink
-        self._log = get_logger("asynchost.hypervisor", uri=uri)
+        self._log = get_logger("asynchost.hypervisor", host=host)
         self._surprises = Surprises(self._log)
         self._generation = 0
         self._reader: Reader | None = None
@@ -107,7 +108,7 @@ class Source:
         self._node: tuple[int, int] | None = None
         """CPUs and memory when the capabilities were read last."""
         self._disk = DiskWatch(
-            uri, settings, sink.disk_read, sink.disks_unreadable, self._events_wait
+            uri, settings, sink.disk_read, sink.disks_unreadable, self._events_wait, host=host
         )
         self._unclosed: list[Connection] = []
 

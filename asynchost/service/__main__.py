@@ -13,6 +13,7 @@ from typing import Final
 from asynchost.errors import AsynchostError, FencedError
 from asynchost.service.exits import ExitStatus, with_options
 from asynchost.service.logs import configure_logs, fatal_line, fault_lines, format_in
+from asynchost.service.mistakes import all_of
 from asynchost.service.stopping import end_on_signals
 from asynchost.service.streams import (
     OutputError,
@@ -97,9 +98,10 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _refuse(f"{error.format_message()} (see asynchost --help)")
     except (AsynchostError, OutputError) as error:
-        text = with_options(error) if isinstance(error, AsynchostError) else str(error)
-        fenced = isinstance(error, FencedError)
-        return _refuse(text, ExitStatus.FENCED if fenced else ExitStatus.MUST_MEND)
+        status = ExitStatus.FENCED if isinstance(error, FencedError) else ExitStatus.MUST_MEND
+        for one in all_of(error):
+            _refuse(with_options(one) if isinstance(one, AsynchostError) else str(one), status)
+        return status
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

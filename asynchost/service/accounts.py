@@ -21,6 +21,7 @@ from asynchost.errors import (
     NotReadyError,
 )
 from asynchost.hypervisor.uri import is_the_same_for_all
+from asynchost.masking import masked_uri
 from asynchost.service.config import HostConfig
 from asynchost.service.control import ask_all
 
@@ -91,7 +92,7 @@ class Account:
         """The host, to be looked at again."""
         return HostConfig(
             self.uri,
-            name=None if self.host == self.uri else self.host,
+            name=None if self.host == masked_uri(self.uri) else self.host,
             service_id=self.service_id,
             policy=self.settings.policy,
         )

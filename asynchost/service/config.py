@@ -1,37 +1,37 @@
-"""What the daemon was asked to do, checked, before anything is opened.
+"""What the daemon is asked to do: every source put together and checked, before anything is opened.
 
-Pure: text in, frozen values or an :class:`~asynchost.errors.InvalidSettingError` out. Every
-error names the option and the value and says the way out, so that it can be printed as it is.
+Sources, the later before the earlier: the configuration files, the environment, the command line.
+May live here: which source wins, and what goes together. Must not: what a single value looks like
+(``declared.py``), how files are read (``config_files.py``), where a password comes from
+(``credentials.py``). Every error names the source and the value and says the way out; all errors
+are told together.
 """
 
-import math
-import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from asynchost.accounting import DEFAULT_POLICY, Policy
 from asynchost.database.foreign_edits import OnForeignEdit
-from asynchost.database.settings import WhenFenced, WriterSettings
+from asynchost.database.settings import WhenFenced
 from asynchost.errors import ConfigurationError, InvalidSettingError
-from asynchost.service.policies import PolicyOptions, by_host, parse_policies
+from asynchost.masking import masked_uri
+from asynchost.service.config_files import Files, HostTable
+from asynchost.service.declared import (
+    LONGEST_NAME,
+    MAXIMUM_DELAY_SECONDS,
+    NAME,
+    QUIET_SECONDS,
+    SETTINGS,
+    Part,
+    Scope,
+    Setting,
+)
+from asynchost.service.mistakes import Given, MistakesError
 from asynchost.settings import DiskSource, MonitorSettings
 
-QUIET_SECONDS = WriterSettings().quiet_seconds
-MAXIMUM_DELAY_SECONDS = WriterSettings().maximum_delay_seconds
-AUDIT_INTERVAL_SECONDS = MonitorSettings().audit_interval_seconds
-
-_LONGEST_AUDIT_INTERVAL_SECONDS = 86_400.0
-_SHORTEST_AUDIT_INTERVAL_SECONDS = 0.1
-_LONGEST_DELAY_SECONDS = 3_600.0
-_LONGEST_NAME = 255
-"""The width of the column ``hypervisor_hostname``."""
-_LARGEST_SERVICE_ID = 2**31 - 1
-"""The largest value of the column ``service_id``, a signed int(11)."""
-
-_URI_SYNTAX = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+\Z")
+Texts = Mapping[str, Sequence[str]]
+"""The values given for each setting, by its name, as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,11 @@ class HostConfig:
             instances_path=self.instances_path or of_all.instances_path,
         )
 
+    @property
+    def called(self) -> str:
+        """What the host is called in logs and counts: its name, else its URI without secrets."""
+        return self.name or masked_uri(self.uri)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
@@ -81,207 +86,359 @@ class RunConfig:
     """How each of the hosts is watched, but for what it has of its own."""
 
 
-def parse_hosts(
-    connects: Sequence[str],
-    service_ids: Sequence[str] = (),
-    policies: PolicyOptions = MappingProxyType({}),
-    disks: Sequence[str] = (),
-    instances_paths: Sequence[str] = (),
-) -> tuple[HostConfig, ...]:
-    """The hosts of the ``--connect [NAME=]URI`` and ``--service-id [NAME=]N`` options, with what
-    counts on each, and the ``--disk`` and ``--instances-path`` that it has.
+class LogConfig(NamedTuple):
+    """How lines are logged."""
 
-    Raises :class:`ConfigurationError` if there is none, and :class:`InvalidSettingError` if one
-    is malformed, if two share a URI (their domains would be counted twice) or a name (they
-    would share one row), or if a service id belongs to no host.
+    level: str = "info"
+    format: str = "auto"
+
+
+class Origins(NamedTuple):
+    """Where each value comes from. What is missing is as it is by default."""
+
+    of_all: Mapping[str, Sequence[Given]]
+    """By the setting's name."""
+    of_hosts: Sequence[Mapping[str, Sequence[Given]]]
+    """The same for each host, in the hosts' order: what holds for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """All that the sources say, but for the database."""
+
+    run: RunConfig
+    log: LogConfig
+    origins: Origins
+
+
+@dataclass(slots=True)
+class _Layer:
+    """What one source says."""
+
+    of_all: dict[str, list[Given]] = field(default_factory=dict)
+    of_host: dict[str | None, dict[str, list[Given]]] = field(default_factory=dict)
+    """By the host's name."""
+
+
+class _Host(NamedTuple):
+    """A host as its source gives it."""
+
+    name: str | None
+    uri: str
+    given: Mapping[str, list[Given]]
+    """Its ``name`` and ``connect``."""
+
+
+COMMAND_LINE: Final = "--"
+ENVIRONMENT: Final = "ASYNCHOST_"
+
+
+def load(
+    options: Texts,
+    environment: Mapping[str, str] | None = None,
+    files: Files | None = None,
+    *,
+    hosts_needed: bool = True,
+) -> Loaded:
+    """Put together what the command line, the environment and the files say.
+
+    A source outranks the one before it, also where the earlier one speaks of a single host and
+    the later one of all. Hosts of a later source take the place of all hosts of an earlier one.
+    Within one source a host's own value takes the place of the one for all, and patterns add up.
+
+    Without a host there is nothing to do, so that is a mistake unless ``hosts_needed`` is false.
+
+    Raises :class:`MistakesError`, a :class:`ConfigurationError`, that holds every mistake, and the
+    mistake itself where there is one only.
     """
-    if not connects:
-        raise ConfigurationError(
-            "--connect is missing: give at least one libvirt URI, such as qemu:///system"
-        )
-    named = [parse_connect(text) for text in connects]
-    for uri, times in Counter(uri for _, uri in named).items():
-        if times > 1:
-            raise InvalidSettingError(
-                "--connect", uri, f"it is given {times} times; name each host once"
+    files = files or Files()
+    mistakes: list[ConfigurationError] = list(files.mistakes)
+    variables = from_environment(environment or {})
+    hosts = _hosts(options, variables, files, mistakes, hosts_needed=hosts_needed)
+    names = [host.name for host in hosts]
+    layers = [
+        _layer_of_files(files),
+        _layer(variables, names, ENVIRONMENT, mistakes),
+        _layer(options, names, COMMAND_LINE, mistakes),
+    ]
+    of_all = _for_process(layers)
+    of_hosts = [_for_host(layers, host) for host in hosts]
+    # Where something was not understood, what follows from the rest would be a guess.
+    run = None if mistakes and not hosts else _run_config(hosts, of_hosts, of_all, mistakes)
+    MistakesError.raise_for(mistakes)
+    assert run is not None  # noqa: S101 - without mistakes there are hosts
+    log = LogConfig(**_fields(of_all, Part.LOG))
+    return Loaded(run, log, Origins(of_all, of_hosts))
+
+
+def from_environment(environment: Mapping[str, str]) -> Texts:
+    """What the variables say. An empty one counts as not set; several values are parted by
+    spaces."""
+    texts = {}
+    for setting in SETTINGS.values():
+        text = environment.get(setting.variable)
+        if text and setting is not NAME:
+            texts[setting.name] = text.split() if setting.repeatable else [text]
+    return texts
+
+
+def _written(source: str, setting: Setting) -> str:
+    """What the setting is called in the command line or in the environment."""
+    return setting.option if source == COMMAND_LINE else setting.variable
+
+
+def _hosts(
+    options: Texts,
+    variables: Texts,
+    files: Files,
+    mistakes: list[ConfigurationError],
+    *,
+    hosts_needed: bool,
+) -> list[_Host]:
+    connect = SETTINGS["connect"]
+    for source, texts in ((COMMAND_LINE, options), (ENVIRONMENT, variables)):
+        if texts.get(connect.name):
+            where = _written(source, connect)
+            return _hosts_of_texts(where, texts[connect.name], mistakes)
+    if hosts_needed and not files.hosts and not files.unusable_hosts:
+        place = f", or write a [[host]] into {files.paths[0]}" if files.paths else ""
+        mistakes.append(
+            ConfigurationError(
+                "--connect is missing: give at least one libvirt URI, such as qemu:///system"
+                f"{place}"
             )
-    for name, times in Counter(name for name, _ in named if name is not None).items():
-        if times > 1:
-            raise InvalidSettingError(
-                "--connect",
+        )
+    return _hosts_of_tables(files.hosts, mistakes)
+
+
+def _hosts_of_texts(
+    where: str, texts: Sequence[str], mistakes: list[ConfigurationError]
+) -> list[_Host]:
+    hosts: list[_Host] = []
+    for text in texts:
+        try:
+            name, uri = parse_connect(text, where)
+        except InvalidSettingError as mistake:
+            mistakes.append(mistake)
+            continue
+        given = {"connect": [Given({"uri": uri}, uri, where)]}
+        if name is not None:
+            given["name"] = [Given({"name": name}, name, where)]
+        hosts.append(_Host(name, uri, given))
+    for uri, times in _repeated(host.uri for host in hosts):
+        mistakes.append(
+            InvalidSettingError(
+                where, masked_uri(uri), f"it is given {times} times; name each host once"
+            )
+        )
+    for name, times in _repeated(host.name for host in hosts if host.name is not None):
+        mistakes.append(
+            InvalidSettingError(
+                where,
                 name,
                 f"{times} hosts carry this name and would share one row; give each its own",
             )
-    names = [name for name, _ in named]
-    services = _parse_service_ids(service_ids, names)
-    return tuple(
-        HostConfig(
-            uri=uri,
-            name=name,
-            service_id=service,
-            policy=Policy(**policy),
-            policy_given=frozenset(policy),
-            **disk,
         )
-        for (name, uri), service, policy, disk in zip(
-            named,
-            services,
-            parse_policies(policies, names),
-            _parse_disks(disks, instances_paths, names),
-            strict=True,
-        )
-    )
+    return hosts
 
 
-def parse_connect(text: str) -> tuple[str | None, str]:
+def _hosts_of_tables(
+    tables: Sequence[HostTable], mistakes: list[ConfigurationError]
+) -> list[_Host]:
+    hosts = []
+    seen: dict[tuple[str, str], str] = {}
+    for table in tables:
+        for key, value, why in (
+            ("name", table.name, "hosts of one name would share one row; give each its own"),
+            ("connect", table.uri, "its domains would be counted twice; name each host once"),
+        ):
+            (given,) = table.given[key]
+            before = seen.setdefault((key, value), given.where)
+            if before is not given.where:
+                shown = masked_uri(value)
+                mistakes.append(
+                    InvalidSettingError(given.where, shown, f"{before} has it, too; {why}")
+                )
+        identity = {key: table.given[key] for key in ("name", "connect")}
+        hosts.append(_Host(table.name, table.uri, identity))
+    return hosts
+
+
+def _repeated(values: Iterable[str]) -> list[tuple[str, int]]:
+    times: dict[str, int] = {}
+    for value in values:
+        times[value] = times.get(value, 0) + 1
+    return [(value, count) for value, count in times.items() if count > 1]
+
+
+def parse_connect(text: str, where: str = "--connect") -> tuple[str | None, str]:
     """Split ``[NAME=]URI`` into name and URI.
 
     A name ends at the first ``=`` only if none of ``:``, ``/`` and ``?`` comes before it: a
     URI always has its scheme's colon first, so a ``=`` in its query cannot be mistaken.
     """
     head, equals, tail = text.partition("=")
-    if not equals or any(mark in head for mark in ":/?"):
-        name, uri = None, text
-    else:
-        name, uri = head, tail
-        if not name or len(name) > _LONGEST_NAME or not _is_plain(name):
-            raise InvalidSettingError(
-                "--connect",
-                text,
-                f"NAME must have 1 to {_LONGEST_NAME} printable characters without spaces",
-            )
-    if not _URI_SYNTAX.match(uri) or not uri.isprintable():
+    named = bool(equals) and not any(mark in head for mark in ":/?")
+    name, uri = (head, tail) if named else (None, text)
+    try:
+        if name is not None:
+            NAME.read(name)
+    except ValueError:
         raise InvalidSettingError(
-            "--connect", text, "give [NAME=]URI with a libvirt URI, such as qemu:///system"
-        )
+            where,
+            masked_uri(text),
+            f"NAME must have 1 to {LONGEST_NAME} printable characters without spaces",
+        ) from None
+    try:
+        SETTINGS["connect"].read(uri)
+    except ValueError:
+        raise InvalidSettingError(
+            where,
+            masked_uri(text),
+            "give [NAME=]URI with a libvirt URI, such as qemu:///system",
+        ) from None
     return name, uri
 
 
-def _is_plain(name: str) -> bool:
-    return name.isprintable() and not any(character.isspace() for character in name)
+def _layer_of_files(files: Files) -> _Layer:
+    return _Layer(dict(files.of_all), {table.name: dict(table.given) for table in files.hosts})
 
 
-def _parse_service_ids(texts: Sequence[str], names: Sequence[str | None]) -> list[int | None]:
-    """The service id of each host, in the order of ``names``."""
-    by_name: dict[str | None, int] = {}
-    for text in texts:
-        head, equals, tail = text.rpartition("=")
-        name = head if equals else None
-        number = _parse_service_id(text, tail)
-        if name is None and len(names) > 1:
+def _layer(
+    texts: Texts, names: Sequence[str | None], source: str, mistakes: list[ConfigurationError]
+) -> _Layer:
+    layer = _Layer()
+    for name, values in texts.items():
+        setting = SETTINGS[name]
+        if name in ("connect", "name"):
+            continue
+        for text in values:
+            try:
+                _add(layer, setting, text, _written(source, setting), names)
+            except InvalidSettingError as mistake:
+                mistakes.append(mistake)
+    return layer
+
+
+def _add(
+    layer: _Layer, setting: Setting, text: str, where: str, names: Sequence[str | None]
+) -> None:
+    """Note one value of the command line or the environment."""
+    host, value = _addressee(setting, text, where, names)
+    try:
+        given = Given(setting.read(value), value, where)
+    except ValueError:
+        raise InvalidSettingError(where, text, setting.expected) from None
+    if setting.scope is Scope.ONE and host is None:
+        if len(names) > 1:
             raise InvalidSettingError(
-                "--service-id",
+                where,
                 text,
                 "there are several hosts; say whose it is with NAME=N, after --connect NAME=URI",
             )
-        if name is not None and name not in names:
-            raise InvalidSettingError(
-                "--service-id", text, f"no host is named {name!r}; give --connect {name}=URI"
-            )
         # A bare number belongs to the only host, whatever that one is called.
-        owner = names[0] if name is None else name
-        if owner in by_name:
-            raise InvalidSettingError("--service-id", text, "that host has one already")
-        by_name[owner] = number
-    return [by_name.get(name) for name in names]
+        host = names[0] if names else None
+        before = layer.of_host.setdefault(host, {}).setdefault(setting.name, [])
+    else:
+        of = layer.of_all if host is None else layer.of_host.setdefault(host, {})
+        before = of.setdefault(setting.name, [])
+    if before and not setting.repeatable:
+        of_one = host is not None or setting.scope is Scope.ONE
+        whose = "that host has" if of_one else "all hosts have"
+        raise InvalidSettingError(where, text, f"{whose} one already")
+    before.append(given)
 
 
-def _parse_service_id(text: str, digits: str) -> int:
-    # The length is looked at first: Python refuses to convert numbers of thousands of digits.
-    if re.fullmatch(r"[0-9]{1,10}", digits) and int(digits) <= _LARGEST_SERVICE_ID:
-        return int(digits)
-    raise InvalidSettingError(
-        "--service-id", text, f"give a whole number from 0 to {_LARGEST_SERVICE_ID}"
-    )
-
-
-def parse_delays(debounce: str | None, max_delay: str | None) -> tuple[float, float]:
-    """The quiet time and the maximum delay in seconds; None takes the default.
-
-    A quiet time that was asked for and that the maximum delay would cut short is refused: it
-    would never take effect.
-    """
-    maximum = _parse_seconds(
-        "--max-delay", max_delay, MAXIMUM_DELAY_SECONDS, least=0, most=_LONGEST_DELAY_SECONDS
-    )
-    quiet = _parse_seconds(
-        "--debounce", debounce, QUIET_SECONDS, least=0, most=_LONGEST_DELAY_SECONDS
-    )
-    if debounce is not None and quiet > maximum:
+def _addressee(
+    setting: Setting, text: str, where: str, names: Sequence[str | None]
+) -> tuple[str | None, str]:
+    """The host whose value it is, None for all, and the value."""
+    if setting.scope is Scope.PROCESS:
+        return None, text
+    head, equals, tail = text.partition("=")
+    # No host's name holds a slash: that is a path.
+    if not equals or "/" in head:
+        return None, text
+    if head and head not in names:
+        or_else = f", or ={text} if that is the pattern" if setting.repeatable else ""
         raise InvalidSettingError(
-            "--debounce",
-            debounce,
-            f"it is longer than the maximum delay of {maximum:g} s; raise --max-delay as well",
+            where, text, f"no host is named {head!r}; give --connect {head}=URI{or_else}"
         )
-    return quiet, maximum
+    return head or None, tail
 
 
-def parse_audit_interval(text: str | None) -> float:
-    """The seconds between two audits; 0 leaves only the listings at connects."""
-    if text is not None and _to_float(text) == 0:
-        return 0.0
-    return _parse_seconds(
-        "--audit-interval",
-        text,
-        AUDIT_INTERVAL_SECONDS,
-        least=_SHORTEST_AUDIT_INTERVAL_SECONDS,
-        most=_LONGEST_AUDIT_INTERVAL_SECONDS,
-        also=", or 0 for none",
+def _for_process(layers: Sequence[_Layer]) -> dict[str, Sequence[Given]]:
+    """What holds for the process as a whole."""
+    found: dict[str, Sequence[Given]] = {}
+    for layer in layers:
+        found.update(
+            {
+                name: given
+                for name, given in layer.of_all.items()
+                if SETTINGS[name].scope is Scope.PROCESS
+            }
+        )
+    return found
+
+
+def _for_host(layers: Sequence[_Layer], host: _Host) -> dict[str, Sequence[Given]]:
+    """What holds for one host."""
+    found: dict[str, Sequence[Given]] = {}
+    for layer in layers:
+        found.update(
+            {
+                name: given
+                for name, given in layer.of_all.items()
+                if SETTINGS[name].scope is not Scope.PROCESS
+            }
+        )
+        found.update(layer.of_host.get(host.name, {}))
+    return {**found, **host.given}
+
+
+def _fields(given: Mapping[str, Sequence[Given]], *parts: Part) -> dict[str, Any]:
+    """The fields that the values of these parts set; patterns add up."""
+    fields: dict[str, Any] = {}
+    for name, values in given.items():
+        setting = SETTINGS[name]
+        if setting.part not in parts:
+            continue
+        for value in values:
+            for key, one in value.fields.items():
+                before = fields.get(key, ()) if setting.repeatable and key != "uri" else None
+                fields[key] = one if before is None else before + one
+    return fields
+
+
+def _run_config(
+    hosts: Sequence[_Host],
+    of_hosts: Sequence[Mapping[str, Sequence[Given]]],
+    of_all: Mapping[str, Sequence[Given]],
+    mistakes: list[ConfigurationError],
+) -> RunConfig:
+    configs = []
+    for host, given in zip(hosts, of_hosts, strict=True):
+        policy = _fields(given, Part.POLICY)
+        configs.append(
+            HostConfig(
+                **{"name": host.name, "uri": host.uri, **_fields(given, Part.HOST)},
+                policy=Policy(**policy),
+                policy_given=frozenset(policy),
+            )
+        )
+    writer = _fields(of_all, Part.WRITER)
+    quiet = writer.get("quiet_seconds", 0)
+    maximum = writer.get("maximum_delay_seconds", MAXIMUM_DELAY_SECONDS)
+    if quiet > maximum:
+        # A quiet time that was asked for and that the maximum delay cuts short never takes effect.
+        asked = of_all["debounce"][-1]
+        mistakes.append(
+            InvalidSettingError(
+                asked.where,
+                asked.text,
+                f"it is longer than the maximum delay of {maximum:g} s; raise --max-delay as well",
+            )
+        )
+    return RunConfig(
+        hosts=tuple(configs), monitor=MonitorSettings(**_fields(of_all, Part.MONITOR)), **writer
     )
-
-
-def _parse_seconds(
-    option: str, text: str | None, default: float, *, least: float, most: float, also: str = ""
-) -> float:
-    if text is None:
-        return default
-    seconds = _to_float(text)
-    # A comparison with NaN is false, so NaN is refused here as well.
-    if not least <= seconds <= most:
-        raise InvalidSettingError(option, text, f"give seconds from {least:g} to {most:g}{also}")
-    return seconds
-
-
-def _to_float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _parse_disks(
-    disks: Sequence[str], instances_paths: Sequence[str], names: Sequence[str | None]
-) -> list[dict[str, Any]]:
-    """The fields of each host that say where its disk is, in the order of ``names``.
-
-    A host's own value takes the place of the one for all.
-    """
-    given = [
-        by_host("--disk", disks, names, _read_disk, "give pool, path or none"),
-        by_host(
-            "--instances-path",
-            instances_paths,
-            names,
-            _read_instances_path,
-            "give an absolute path, such as /var/lib/libvirt/images",
-        ),
-    ]
-    return [
-        {
-            field: value
-            for one in given
-            for field, value in one.get(name if name in one else None, {}).items()
-        }
-        for name in names
-    ]
-
-
-def _read_disk(text: str) -> dict[str, Any]:
-    return {"disk": DiskSource(text)}
-
-
-def _read_instances_path(text: str) -> dict[str, Any]:
-    # It is not looked at here, since it may be on another machine.
-    if not text.startswith("/") or "\0" in text:
-        raise ValueError
-    return {"instances_path": text}

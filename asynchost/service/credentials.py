@@ -5,19 +5,23 @@ from a systemd credential or from the environment only. No error text here repea
 a file's content.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
-from asynchost.database.url import DatabaseUrl, holds_password, masked
+from asynchost.database.url import DatabaseUrl, holds_password
 from asynchost.errors import ConfigurationError, InvalidSettingError
+from asynchost.masking import masked
+from asynchost.service.config_files import open_to_all
+from asynchost.service.declared import CREDENTIAL, PASSWORD_VARIABLE, SETTINGS
+from asynchost.service.mistakes import Given
 
-URL_VARIABLE = "ASYNCHOST_DATABASE"
-PASSWORD_VARIABLE = "ASYNCHOST_DATABASE_PASSWORD"  # noqa: S105 - a variable's name
+URL_VARIABLE = SETTINGS["database"].variable
 CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
 """Where systemd puts what a unit's ``LoadCredential=`` names."""
-CREDENTIAL = "database-password"
-PASSWORD_OPTION = "--database-password-file"  # noqa: S105 - an option's name
+PASSWORD_OPTION = SETTINGS["database-password-file"].option
+PASSWORD_FILE_VARIABLE = SETTINGS["database-password-file"].variable
 
 _LONGEST_PASSWORD_FILE = 4096
 """Bytes; a file that holds more was not meant."""
@@ -33,45 +37,92 @@ class DatabaseCredentials:
 
 
 def database_credentials(
-    url: str | None, password_file: str | None, environment: Mapping[str, str]
+    url: str | None,
+    password_file: str | None,
+    environment: Mapping[str, str],
+    of_files: Mapping[str, Sequence[Given]] = MappingProxyType({}),
 ) -> DatabaseCredentials:
-    """Put together what the command line and the environment say.
+    """Put together what the command line, the environment and the configuration files say.
 
-    The URL comes from the command line, else from ``ASYNCHOST_DATABASE``, where it may hold a
-    password. A password comes from the file, else from the systemd credential
-    ``database-password``, else from ``ASYNCHOST_DATABASE_PASSWORD``. An empty variable counts as
-    not set.
+    The URL comes from the command line, else from ``ASYNCHOST_DATABASE``, else from the files. It
+    may hold a password in the environment, and in a file that not every user can read. A password
+    comes from the option's file, else from the systemd credential ``database-password``, else from
+    ``ASYNCHOST_DATABASE_PASSWORD``, else from the file that ``ASYNCHOST_DATABASE_PASSWORD_FILE``
+    names, else from the one that a configuration file names. An empty variable counts as not set.
 
     Raises :class:`ConfigurationError` if there is no URL or if there are two passwords, and
-    :class:`InvalidSettingError` for a malformed URL, for a password on the command line and for
-    a file that cannot be read or does not hold one line.
+    :class:`InvalidSettingError` for a malformed URL, for a password where every user can read it,
+    and for a password file that cannot be read or does not hold one line.
     """
-    if url is not None and holds_password(url):
-        raise InvalidSettingError(
-            "--database",
-            masked(url),
-            "it holds a password, and every user of this machine can read a command line; "
-            f"put the URL into the environment variable {URL_VARIABLE}, "
-            f"or the password into a file for {PASSWORD_OPTION}",
-        )
-    chosen = url if url is not None else environment.get(URL_VARIABLE)
-    if not chosen:
-        raise ConfigurationError(
-            f"--database is missing: give mysql://user@host:port/database, or set {URL_VARIABLE}"
-        )
-    parsed = DatabaseUrl.parse(chosen)
-    password, source = environment.get(PASSWORD_VARIABLE) or None, PASSWORD_VARIABLE
-    credential = _credential(environment)
-    if password_file is not None:
-        password, source = _read_password(PASSWORD_OPTION, password_file), PASSWORD_OPTION
-    elif credential is not None:
-        source = f"the credential {CREDENTIAL}"
-        password = _read_password(source, str(credential))
+    chosen, source = _url(url, environment, of_files)
+    try:
+        parsed = DatabaseUrl.parse(chosen)
+    except InvalidSettingError as error:
+        if source not in _of(of_files, "database"):
+            raise
+        raise InvalidSettingError(source, error.value, error.expected) from None
+    password, giver = _password(password_file, environment, of_files)
     if password is not None and parsed.password is not None:
         raise ConfigurationError(
-            f"there are two passwords, one in {URL_VARIABLE} and one from {source}: give one"
+            f"there are two passwords, one in {source} and one from {giver}: give one"
         )
     return DatabaseCredentials(chosen, password)
+
+
+def _url(
+    url: str | None, environment: Mapping[str, str], of_files: Mapping[str, Sequence[Given]]
+) -> tuple[str, str]:
+    """The URL, and where it comes from."""
+    if url is not None:
+        if holds_password(url):
+            raise InvalidSettingError(
+                "--database",
+                masked(url),
+                "it holds a password, and every user of this machine can read a command line; "
+                f"put the URL into the environment variable {URL_VARIABLE}, "
+                f"or the password into a file for {PASSWORD_OPTION}",
+            )
+        return url, "--database"
+    if chosen := environment.get(URL_VARIABLE):
+        return chosen, URL_VARIABLE
+    for given in of_files.get("database", ()):
+        chosen = str(given.text)
+        file = Path(given.where.rpartition(": ")[0].rpartition(":")[0])
+        if holds_password(chosen) and open_to_all(file):
+            raise InvalidSettingError(
+                given.where,
+                masked(chosen),
+                "it holds a password, and every user of this machine can read the file; chmod o-r"
+                " the file, or put the password into one for database-password-file",
+            )
+        return chosen, given.where
+    raise ConfigurationError(
+        f"--database is missing: give mysql://user@host:port/database, or set {URL_VARIABLE}"
+    )
+
+
+def _password(
+    password_file: str | None,
+    environment: Mapping[str, str],
+    of_files: Mapping[str, Sequence[Given]],
+) -> tuple[str | None, str]:
+    """The password, and where it comes from."""
+    if password_file is not None:
+        return _read_password(PASSWORD_OPTION, password_file), PASSWORD_OPTION
+    if (credential := _credential(environment)) is not None:
+        source = f"the credential {CREDENTIAL}"
+        return _read_password(source, str(credential)), source
+    if password := environment.get(PASSWORD_VARIABLE):
+        return password, PASSWORD_VARIABLE
+    if file := environment.get(PASSWORD_FILE_VARIABLE):
+        return _read_password(PASSWORD_FILE_VARIABLE, file), PASSWORD_FILE_VARIABLE
+    for given in of_files.get("database-password-file", ()):
+        return _read_password(given.where, str(given.text)), given.where
+    return None, PASSWORD_VARIABLE
+
+
+def _of(of_files: Mapping[str, Sequence[Given]], name: str) -> list[str]:
+    return [given.where for given in of_files.get(name, ())]
 
 
 def _credential(environment: Mapping[str, str]) -> Path | None:

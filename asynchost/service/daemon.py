@@ -25,9 +25,10 @@ from asynchost import (
 from asynchost.database.attachment import Attachment
 from asynchost.errors import ConfigurationError, FencedError
 from asynchost.service.accounts import Watched, answer
-from asynchost.service.config import AUDIT_INTERVAL_SECONDS, RunConfig
+from asynchost.service.config import RunConfig
 from asynchost.service.control import ControlSocket
 from asynchost.service.credentials import DatabaseCredentials
+from asynchost.service.declared import AUDIT_INTERVAL_SECONDS
 from asynchost.service.stopping import Stop
 from asynchost.service.streams import OutputError, outlet_of
 

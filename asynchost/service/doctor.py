@@ -18,6 +18,7 @@ from asynchost.database.tls import Mode
 from asynchost.database.url import DatabaseUrl
 from asynchost.errors import (
     CallTimeoutError,
+    ConfigurationError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     HypervisorRefusedError,
@@ -25,6 +26,7 @@ from asynchost.errors import (
 )
 from asynchost.hypervisor.checkup import check_up, probe_delivery
 from asynchost.hypervisor.uri import check_uri, is_local
+from asynchost.masking import masked_uri
 from asynchost.service.accounts import Told
 from asynchost.service.config import HostConfig
 from asynchost.service.credentials import DatabaseCredentials
@@ -91,8 +93,21 @@ async def examine(
         yield finding
 
 
+def configuration(
+    files: Sequence[str], hosts: int, mistakes: Sequence[ConfigurationError]
+) -> Iterator[Finding]:
+    """What the configuration files say, or each mistake in them; nothing where there are none."""
+    for mistake in mistakes:
+        yield Finding(
+            Health.MEND, "configuration", mistake.message, "correct it, then asynchost config check"
+        )
+    if files and not mistakes:
+        noun = "host" if hosts == 1 else "hosts"
+        yield Finding(Health.OK, "configuration", f"{hosts} {noun}, from {', '.join(files)}")
+
+
 async def _host(host: HostConfig, settings: MonitorSettings) -> AsyncIterator[Finding]:
-    what = f"libvirt {escape(host.uri)}"
+    what = f"libvirt {escape(masked_uri(host.uri))}"
     try:
         found = await check_up(host.uri, settings)
     except HypervisorRefusedError as error:
@@ -254,7 +269,7 @@ def daemons(told: Told) -> Iterator[Finding]:
         if not account.may_be_looked_at:
             yield Finding(
                 Health.NOTE,
-                f"libvirt {escape(account.uri)}",
+                f"libvirt {escape(masked_uri(account.uri))}",
                 "not looked at: what another user's daemon opens is not opened here",
                 f"{account.as_its_user} asynchost doctor",
             )
@@ -277,7 +292,7 @@ def daemons(told: Told) -> Iterator[Finding]:
 
 
 def _look_at(uri: str) -> str:
-    return f"asynchost doctor --connect {shlex.quote(uri)}"
+    return f"asynchost doctor --connect {shlex.quote(masked_uri(uri))}"
 
 
 def _start_database(url: str) -> str:
@@ -291,7 +306,7 @@ def _start_libvirt(uri: str) -> str:
     if not is_local(uri):
         return "start libvirtd there, and see that this machine may reach it"
     if check_uri(uri).path == "/session":
-        return f"virsh -c {shlex.quote(uri)} version, which starts it"
+        return f"virsh -c {shlex.quote(masked_uri(uri))} version, which starts it"
     return f"systemctl start libvirtd, or where each driver has a daemon {_service(uri)}.socket"
 
 

@@ -7,6 +7,7 @@ the middle, and only a reason that quotes the policy's patterns can make it long
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from asynchost.masking import masked_uri
 from asynchost.model import DomainState
 from asynchost.service.accounts import Account, one_line
 from asynchost.service.terminal import escape, pad, shorten
@@ -53,7 +54,8 @@ def heading(account: Account) -> str:
         freshness = "not ready" if account.explanation is None else "fresh"
     who = "looked at now" if account.pid is None else f"daemon {account.pid}, {freshness}"
     name = "" if account.name in (None, account.host) else f" = {escape(str(account.name))}"
-    uri = "" if account.uri == account.host else f" ({escape(account.uri)})"
+    shown = masked_uri(account.uri)
+    uri = "" if shown == account.host else f" ({escape(shown)})"
     return f"{escape(account.host)}{name}{uri}: {who}, {escape(one_line(account.settings.policy))}"
 
 

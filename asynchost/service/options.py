@@ -1,101 +1,142 @@
-"""The options that several commands share, named and explained.
+"""The command line's options, made from what ``declared.py`` declares.
 
-Together with the modules of the commands themselves, the only importer of click. What the
-options mean is decided in ``config.py``, ``policies.py`` and ``credentials.py``.
+Together with the modules of the commands themselves, the only importer of click.
 """
 
-from collections.abc import Callable
-from enum import StrEnum
+import os
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import click
 
-from asynchost.service.credentials import CREDENTIAL, PASSWORD_VARIABLE, URL_VARIABLE
-from asynchost.service.logs import FORMATS, LEVELS
-from asynchost.service.policies import POLICY_OPTIONS
+from asynchost.errors import ConfigurationError
+from asynchost.service.config import Loaded, Texts, load
+from asynchost.service.config_files import Files, read_files
+from asynchost.service.credentials import DatabaseCredentials, database_credentials
+from asynchost.service.declared import (
+    CONFIG_VARIABLE,
+    SETTINGS,
+    USUAL_FOLDER,
+    Part,
+    Scope,
+    Setting,
+    default_text,
+)
+from asynchost.service.mistakes import MistakesError, all_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-service_id_option: Final = click.option(
-    "--service-id",
-    "service_ids",
-    metavar="[NAME=]N",
-    multiple=True,
-    help="The service_id of the host's row. With several hosts: NAME=N, for the host connected "
-    "as NAME=URI. [default: the one that the row has; where there is no row, that of the host's "
-    "nova-compute in Nova's table services, else 0]",
-)
 json_option: Final = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document instead of text."
 )
 
+config_option: Final = click.option(
+    "--config",
+    "config_place",
+    metavar="FILE|FOLDER",
+    help="A configuration file, or a folder with asynchost.toml and conf.d/*.toml. /dev/null: "
+    f"none. [default: {USUAL_FOLDER}, if it is there; or set {CONFIG_VARIABLE}]",
+)
 
-def connect_option(purpose: str) -> Callable[[F], F]:
-    """``--connect``, with what it is good for in this command."""
-    return click.option("--connect", "connects", metavar="[NAME=]URI", multiple=True, help=purpose)
+
+def options(*names: str, **purposes: str) -> Callable[[F], F]:
+    """The options of these settings; ``purposes`` are texts instead of a setting's own help."""
+
+    def decorate(function: F) -> F:
+        for name in reversed(names):
+            setting = SETTINGS[name]
+            function = _option(setting, purposes.get(setting.parameter))(function)
+        return function
+
+    return decorate
 
 
-def database_options(function: F) -> F:
-    """``--database`` and ``--database-password-file``."""
-    function = click.option(
-        "--database-password-file",
-        metavar="FILE",
-        help=f"A file that holds the database password and nothing else. "
-        f"[or the systemd credential {CREDENTIAL}, or set {PASSWORD_VARIABLE}]",
-    )(function)
+def _option(setting: Setting, purpose: str | None) -> Callable[[F], F]:
+    help_text = purpose or f"{setting.help} [default: {default_text(setting)}]"
+    if purpose is None and setting.part is Part.DATABASE:
+        help_text = setting.help
+    if setting.flag:
+        return click.option(
+            f"{setting.option}/--no-{setting.name}", setting.parameter, default=None, help=help_text
+        )
+    if setting.scope is Scope.PROCESS and setting.choices:
+        return click.option(
+            setting.option, setting.parameter, type=click.Choice(setting.choices), help=help_text
+        )
+    metavar = setting.metavar
+    if setting.scope is Scope.ALL_OR_ONE:
+        metavar = f"[NAME=]{metavar}"
     return click.option(
-        "--database",
-        metavar="URL",
-        help="mysql://user@host:port/db, with several servers as host1,host2:port, or "
-        "mysql://user@localhost/db?unix_socket=/path, without a password. "
-        "With ?ssl_ca=FILE or ?ssl_mode=… it is TLS or nothing. "
-        f"[or set {URL_VARIABLE}; there it may hold one]",
-    )(function)
+        setting.option,
+        setting.parameter,
+        metavar=metavar,
+        multiple=setting.scope is not Scope.PROCESS,
+        help=help_text,
+    )
 
 
-def choice(choices: type[StrEnum]) -> click.Choice[str]:
-    """One of the values; click would take the names of an enumeration."""
-    return click.Choice([choice.value for choice in choices])
+HOST_OPTIONS: Final = tuple(one.name for one in SETTINGS.values() if one.scope is Scope.ALL_OR_ONE)
+"""What can be said about how a host is counted."""
+DATABASE_OPTIONS: Final = tuple(one.name for one in SETTINGS.values() if one.part is Part.DATABASE)
+LOG_OPTIONS: Final = tuple(one.name for one in SETTINGS.values() if one.part is Part.LOG)
+ALL_OPTIONS: Final = tuple(name for name in SETTINGS if name != "name")
 
 
-def policy_options(function: F) -> F:
-    """What counts; with a NAME, on the host that is connected as NAME=URI."""
-    for name, option in reversed(POLICY_OPTIONS.items()):
-        metavar = f"[NAME=]{option.metavar}"
-        function = click.option(name, metavar=metavar, multiple=True, help=option.help)(function)
-    return function
+def texts_of(parameters: Mapping[str, Any]) -> Texts:
+    """What was given on the command line, from the keywords that click hands over."""
+    texts: dict[str, list[str]] = {}
+    for setting in SETTINGS.values():
+        value = parameters.get(setting.parameter)
+        if value is None or value == ():
+            continue
+        if isinstance(value, bool):
+            texts[setting.name] = ["true" if value else "false"]
+        else:
+            texts[setting.name] = [value] if isinstance(value, str) else list(value)
+    return texts
 
 
-def disk_options(function: F) -> F:
-    """``--instances-path`` and ``--disk``."""
-    function = click.option(
-        "--disk",
-        "disks",
-        metavar="[NAME=]pool|path|none",
-        multiple=True,
-        help="Where the disk columns come from: the host's storage pool that holds that folder, "
-        "its file system as this machine sees it, or nowhere. [default: path if the URI names no "
-        "host, else pool]",
-    )(function)
-    return click.option(
-        "--instances-path",
-        "instances_paths",
-        metavar="[NAME=]DIR",
-        multiple=True,
-        help="The folder that holds the instances, for the disk columns. "
-        "[default: Nova's if it exists, else libvirt's]",
-    )(function)
+def files_of(place: str | None) -> Files:
+    """The configuration files: those of ``--config``, else of the environment, else the usual."""
+    return read_files(place if place is not None else os.environ.get(CONFIG_VARIABLE) or None)
 
 
-def log_options(function: F) -> F:
-    """``--log-level`` and ``--log-format``."""
-    function = click.option(
-        "--log-format",
-        type=click.Choice(FORMATS),
-        default="auto",
-        show_default=True,
-        help="auto: console on a terminal, json elsewhere.",
-    )(function)
-    return click.option(
-        "--log-level", type=click.Choice(LEVELS), default="info", show_default=True
-    )(function)
+def loaded(parameters: Mapping[str, Any], files: Files) -> Loaded:
+    """All sources put together. Raises :class:`ConfigurationError`."""
+    return load(texts_of(parameters), os.environ, files)
+
+
+def names_database(parameters: Mapping[str, Any], files: Files) -> bool:
+    """Whether any source says where the database is, or how to get in."""
+    options_given = any(parameters.get(SETTINGS[name].parameter) for name in DATABASE_OPTIONS)
+    variables_given = any(os.environ.get(SETTINGS[name].variable) for name in DATABASE_OPTIONS)
+    return options_given or variables_given or "database" in files.of_all
+
+
+def credentials_of(parameters: Mapping[str, Any], files: Files) -> DatabaseCredentials:
+    """The database and the way in. Raises :class:`ConfigurationError`."""
+    return database_credentials(
+        parameters.get("database"),
+        parameters.get("database_password_file"),
+        os.environ,
+        files.of_all,
+    )
+
+
+def everything(parameters: Mapping[str, Any], files: Files) -> tuple[Loaded, DatabaseCredentials]:
+    """What to do, and the way into the database. Raises :class:`ConfigurationError`, with the
+    mistakes of both."""
+    mistakes: list[ConfigurationError] = []
+    found: Loaded | None = None
+    credentials: DatabaseCredentials | None = None
+    try:
+        found = loaded(parameters, files)
+    except ConfigurationError as error:
+        mistakes += all_of(error)
+    try:
+        credentials = credentials_of(parameters, files)
+    except ConfigurationError as error:
+        mistakes += all_of(error)
+    MistakesError.raise_for(mistakes)
+    assert found is not None and credentials is not None  # noqa: S101, PT018 - no mistakes
+    return found, credentials

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar
 
 import click
@@ -16,28 +17,30 @@ import click
 from asynchost import quiet_libvirt
 from asynchost.errors import AsynchostError, ConfigurationError
 from asynchost.hypervisor.uri import is_in_process
-from asynchost.service import config
+from asynchost.masking import masked_uri
 from asynchost.service.accounts import Account, Told, from_daemons, look, nobody, plain
 from asynchost.service.comparing import Found, compare
-from asynchost.service.credentials import (
-    URL_VARIABLE,
-    DatabaseCredentials,
-    database_credentials,
-)
+from asynchost.service.config import HostConfig, from_environment, load
+from asynchost.service.config_files import Files
+from asynchost.service.credentials import DatabaseCredentials
+from asynchost.service.declared import SETTINGS, Scope
 from asynchost.service.difference import compared
-from asynchost.service.doctor import Finding, Health, examine
+from asynchost.service.doctor import Finding, Health, configuration, examine
 from asynchost.service.exits import ExitStatus, with_options
 from asynchost.service.explained import explained
 from asynchost.service.logs import configure_logs
+from asynchost.service.mistakes import all_of
 from asynchost.service.options import (
-    connect_option,
-    database_options,
-    disk_options,
+    DATABASE_OPTIONS,
+    HOST_OPTIONS,
+    config_option,
+    credentials_of,
+    files_of,
     json_option,
-    policy_options,
-    service_id_option,
+    names_database,
+    options,
+    texts_of,
 )
-from asynchost.service.policies import by_option
 from asynchost.service.terminal import escape
 from asynchost.settings import MonitorSettings
 
@@ -51,38 +54,30 @@ class Asked(NamedTuple):
 
     host: str | None
     """What the wanted one is called; None for all."""
-    configs: Sequence[config.HostConfig]
+    configs: Sequence[HostConfig]
     """Those to be looked at; none: those of the daemons that run here."""
     settings: MonitorSettings
 
 
 @click.command()
 @click.argument("host", required=False)
-@connect_option(
-    "Look at this host now, by a connection of this command's own. May be repeated. "
-    "[default: ask the daemons that run here]"
+@options(
+    "connect",
+    *HOST_OPTIONS,
+    connect="Look at this host now, by a connection of this command's own. May be repeated. "
+    "[default: ask the daemons that run here]",
 )
-@policy_options
-@disk_options
 @json_option
-def explain(
-    *,
-    host: str | None,
-    connects: tuple[str, ...],
-    instances_paths: tuple[str, ...],
-    disks: tuple[str, ...],
-    as_json: bool,
-    **policies: tuple[str, ...],
-) -> ExitStatus:
+def explain(*, host: str | None, as_json: bool, **parameters: Any) -> ExitStatus:
     """Say where a host's totals come from, domain by domain.
 
     HOST is a name or URI as the daemon knows it. [default: all hosts]
     """
-    asked = _asked(host, connects, policies, disks, instances_paths)
+    asked = _asked(host, parameters)
     accounts, problems = _run(_accounts(asked))
     _warn(problems)
     if as_json:
-        _print_json(accounts)
+        _print_json([replace(one, uri=masked_uri(one.uri)) for one in accounts])
     else:
         for number, account in enumerate(accounts):
             _print_lines(explained(account), apart=number > 0)
@@ -119,31 +114,25 @@ async def _told(asked: Asked) -> Told:
 
 @click.command()
 @click.argument("host", required=False)
-@connect_option("Compare this host. May be repeated. [default: those of the daemons that run here]")
-@database_options
-@service_id_option
-@policy_options
-@disk_options
+@config_option
+@options(
+    "connect",
+    *DATABASE_OPTIONS,
+    "service-id",
+    *HOST_OPTIONS,
+    connect="Compare this host. May be repeated. [default: those of the daemons that run here]",
+)
 @json_option
 def diff(
-    *,
-    host: str | None,
-    connects: tuple[str, ...],
-    database: str | None,
-    database_password_file: str | None,
-    service_ids: tuple[str, ...],
-    instances_paths: tuple[str, ...],
-    disks: tuple[str, ...],
-    as_json: bool,
-    **policies: tuple[str, ...],
+    *, host: str | None, config_place: str | None, as_json: bool, **parameters: Any
 ) -> ExitStatus:
     """Compare a fresh recount, the daemon's totals and the row in the database.
 
     A column differs if it does so three times in three seconds. Exit status 1 if one differs, 2 if
     a side cannot be had. HOST is a name or URI as the daemon knows it. [default: all hosts]
     """
-    asked = _asked(host, connects, policies, disks, instances_paths, service_ids=service_ids)
-    found = _run(_compare(asked, _credentials(database, database_password_file)))
+    asked = _asked(host, parameters)
+    found = _run(_compare(asked, _credentials(parameters, files_of(config_place))))
     if as_json:
         _print_json(
             [
@@ -176,11 +165,13 @@ async def _compare(asked: Asked, credentials: DatabaseCredentials | None) -> lis
 
 
 @click.command()
-@connect_option(
-    "A host to look at. May be repeated. "
-    f"[default: those of the daemons that run here, else {USUAL_URI}]"
+@config_option
+@options(
+    "connect",
+    *DATABASE_OPTIONS,
+    connect="A host to look at. May be repeated. [default: those of the daemons that run here, "
+    f"else those of the configuration, else {USUAL_URI}]",
 )
-@database_options
 @click.option(
     "--probe",
     is_flag=True,
@@ -188,30 +179,58 @@ async def _compare(asked: Asked, credentials: DatabaseCredentials | None) -> lis
 )
 @json_option
 def doctor(
-    *,
-    connects: tuple[str, ...],
-    database: str | None,
-    database_password_file: str | None,
-    probe: bool,
-    as_json: bool,
+    *, config_place: str | None, probe: bool, as_json: bool, **parameters: Any
 ) -> ExitStatus:
     """Look at everything that the work takes: each thing is ok, or comes with what mends it.
 
     It starts nothing and writes nothing. Exit status 2 if something must be mended.
     """
-    configs = config.parse_hosts(connects) if connects else ()
-    credentials = _credentials(database, database_password_file)
+    files = files_of(config_place)
+    configured = _configured(files)
+    given = load({"connect": parameters["connect"]}).run.hosts if parameters["connect"] else ()
+    try:
+        credentials = _credentials(parameters, files)
+    except ConfigurationError as error:
+        if not _is_of_files(error, files):
+            raise
+        configured.mistakes.append(error)
+        credentials = None
     # libvirt would start a daemon for a session that has none.
     os.environ["LIBVIRT_AUTOSTART"] = "0"
-    findings = _run(_examine(configs, credentials, probe=probe, told_at_once=not as_json))
+    findings = _run(_examine(given, configured, credentials, probe=probe, told_at_once=not as_json))
     if as_json:
         _print_json(findings)
     must_mend = any(finding.health is Health.MEND for finding in findings)
     return ExitStatus.MUST_MEND if must_mend else ExitStatus.OK
 
 
+class Configured(NamedTuple):
+    """What the configuration files and the environment say."""
+
+    files: Sequence[str]
+    """Those that were read."""
+    hosts: Sequence[HostConfig]
+    mistakes: list[ConfigurationError]
+
+
+def _configured(files: Files) -> Configured:
+    if not files.paths and not files.mistakes and not from_environment(os.environ).get("connect"):
+        return Configured((), (), [])
+    paths = [str(path) for path in files.paths]
+    try:
+        return Configured(paths, load({}, os.environ, files, hosts_needed=False).run.hosts, [])
+    except ConfigurationError as error:
+        return Configured(paths, (), list(all_of(error)))
+
+
+def _is_of_files(error: ConfigurationError, files: Files) -> bool:
+    """Whether it is a file that has to be mended."""
+    return any(error.message.startswith(f"{path}:") for path in files.paths)
+
+
 async def _examine(
-    configs: Sequence[config.HostConfig],
+    given: Sequence[HostConfig],
+    configured: Configured,
     credentials: DatabaseCredentials | None,
     *,
     probe: bool,
@@ -225,9 +244,13 @@ async def _examine(
             if account.may_be_looked_at and not is_in_process(account.uri)
         }.values()
     )
-    usual = () if told.accounts else (config.HostConfig(USUAL_URI),)
-    hosts = configs or watched or usual
+    usual = () if told.accounts else (HostConfig(USUAL_URI),)
+    hosts = given or watched or configured.hosts or usual
     findings = []
+    for finding in configuration(configured.files, len(configured.hosts), configured.mistakes):
+        findings.append(finding)
+        if told_at_once:
+            _print_lines(finding.lines())
     async for finding in examine(hosts, MonitorSettings(), credentials, told, probe=probe):
         findings.append(finding)
         if told_at_once:
@@ -235,51 +258,37 @@ async def _examine(
     return findings
 
 
-def _asked(
-    host: str | None,
-    connects: Sequence[str],
-    policies: Mapping[str, Sequence[str]],
-    disks: Sequence[str],
-    instances_paths: Sequence[str],
-    *,
-    service_ids: Sequence[str] = (),
-) -> Asked:
+def _asked(host: str | None, parameters: Mapping[str, Any]) -> Asked:
     """Raises :class:`ConfigurationError` for options that would have no effect."""
-    options = by_option(policies)
-    if connects:
-        configs = config.parse_hosts(connects, service_ids, options, disks, instances_paths)
-        return Asked(host, configs, MonitorSettings())
-    further = {
-        "--service-id": service_ids,
-        "--disk": disks,
-        "--instances-path": instances_paths,
+    given = {
+        name: texts
+        for name, texts in texts_of(parameters).items()
+        if SETTINGS[name].scope is not Scope.PROCESS
     }
-    given = [option for option, values in {**options, **further}.items() if values]
+    if "connect" in given:
+        return Asked(host, load(given).run.hosts, MonitorSettings())
     if given:
+        option = SETTINGS[next(iter(given))].option
         raise ConfigurationError(
-            f"{given[0]} goes with --connect: a daemon's hosts are counted as the daemon was told"
+            f"{option} goes with --connect: a daemon's hosts are counted as the daemon was told"
         )
     return Asked(host, (), MonitorSettings())
 
 
-def _meant(asked: Asked) -> list[config.HostConfig]:
+def _meant(asked: Asked) -> list[HostConfig]:
     """Of the hosts that were given, those that are called so."""
     if asked.host is None:
         return list(asked.configs)
     meant = [one for one in asked.configs if asked.host in (one.name, one.uri)]
     if asked.configs and not meant:
-        names = [one.name or one.uri for one in asked.configs]
+        names = [one.called for one in asked.configs]
         raise nobody(asked.host, Told([], names, []))
     return meant
 
 
-def _credentials(
-    database: str | None, database_password_file: str | None
-) -> DatabaseCredentials | None:
+def _credentials(parameters: Mapping[str, Any], files: Files) -> DatabaseCredentials | None:
     """None where no database was named: what can be told without one is told."""
-    if not (database or database_password_file or os.environ.get(URL_VARIABLE)):
-        return None
-    return database_credentials(database, database_password_file, os.environ)
+    return credentials_of(parameters, files) if names_database(parameters, files) else None
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from asynchost.service.control import FOLDER_VARIABLE
+from asynchost.service.declared import CONFIG_VARIABLE
 from tests.support.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[3]
@@ -106,10 +107,15 @@ async def command(
 ) -> AsyncIterator[Command]:
     """Run a program in a process group of its own; it and its group are gone after the block.
 
-    A daemon's socket is nowhere that another process looks, unless ``environment`` says so.
+    A daemon's socket is nowhere that another process looks, and no configuration of this machine
+    is read, unless ``environment`` says so.
     """
     with tempfile.TemporaryDirectory() as nowhere:
-        alone = {FOLDER_VARIABLE: nowhere, **(environment or {})}
+        alone = {
+            FOLDER_VARIABLE: nowhere,
+            CONFIG_VARIABLE: os.devnull,
+            **(environment or {}),
+        }
         async with _running(*arguments, environment=alone) as running:
             yield running
 

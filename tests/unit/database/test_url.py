@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asynchost.database.tls import Mode, Tls
-from asynchost.database.url import DatabaseUrl, Endpoint, holds_password, masked
+from asynchost.database.url import DatabaseUrl, Endpoint, holds_password
 from asynchost.errors import InvalidSettingError
+from asynchost.masking import masked
 
 
 @pytest.mark.parametrize(

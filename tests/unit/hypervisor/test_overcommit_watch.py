@@ -23,7 +23,11 @@ class Watch(OvercommitWatch):
 
     def __init__(self, events_wait: list[bool]) -> None:
         super().__init__(
-            "test:///default", MonitorSettings(), lambda _: None, lambda: events_wait.pop(0)
+            "test:///default",
+            MonitorSettings(),
+            lambda _: None,
+            lambda: events_wait.pop(0),
+            host="default",
         )
         self.left: list[list[bool]] = []
         self._answers = events_wait

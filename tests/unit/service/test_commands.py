@@ -1,5 +1,6 @@
 """The command line as far as it goes without a server: every refusal is one line."""
 
+import os
 import sys
 
 import pytest
@@ -13,8 +14,9 @@ RUN = ["run", "--connect", "test:///default", "--database", "mysql://nova@db/nov
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable of whoever runs the tests decides anything."""
-    monkeypatch.delenv("ASYNCHOST_DATABASE", raising=False)
-    monkeypatch.delenv("ASYNCHOST_DATABASE_PASSWORD", raising=False)
+    for name in [name for name in os.environ if name.startswith("ASYNCHOST")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ASYNCHOST_CONFIG", os.devnull)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from asynchost.errors import (
 from asynchost.service import comparing
 from asynchost.service.accounts import Account, Told
 from asynchost.service.comparing import Found, compare
-from asynchost.service.config import HostConfig, parse_hosts
+from asynchost.service.config import HostConfig, load
 from asynchost.service.credentials import DatabaseCredentials
 from tests.unit.service.known import ROW, account
 
@@ -96,12 +96,12 @@ async def test_a_recount_counts_as_the_daemon_does(world: World) -> None:
     world.daemons = [account(settings=settings, service_id=3)]
     for options in (
         {},
-        {"service_ids": ["9"]},
-        {"policies": {"--reserved-vcpus": ["0"]}},
-        {"policies": {"--count": ["active"]}, "disks": ["none"]},
-        {"instances_paths": ["/tmp"]},
+        {"service-id": ["9"]},
+        {"reserved-vcpus": ["0"]},
+        {"count": ["active"], "disk": ["none"]},
+        {"instances-path": ["/tmp"]},
     ):
-        await world.compare(*parse_hosts([URI], **options))
+        await world.compare(*load({"connect": [URI], **options}).run.hosts)
     assert [
         (one.policy.count, one.policy.reserved_vcpus, one.disk, one.instances_path)
         for one in world.watched

@@ -8,15 +8,22 @@ from hypothesis import strategies as st
 
 from asynchost.accounting import Policy
 from asynchost.errors import ConfigurationError, InvalidSettingError
-from asynchost.service.config import (
-    HostConfig,
-    RunConfig,
-    parse_audit_interval,
-    parse_connect,
-    parse_delays,
-    parse_hosts,
-)
+from asynchost.service.config import HostConfig, RunConfig, load, parse_connect
 from asynchost.settings import DiskSource, MonitorSettings
+
+ONE_HOST = {"connect": ["test:///default"]}
+
+
+def hosts_of(connects: list[str], **options: list[str]) -> tuple[HostConfig, ...]:
+    """The hosts of a command line with these options."""
+    texts = {name.replace("_", "-"): values for name, values in options.items()}
+    return load({"connect": connects, **texts}).run.hosts
+
+
+def options_of(**options: str | None) -> RunConfig:
+    """What a command line with one host and these options asks for."""
+    texts = {name.replace("_", "-"): [text] for name, text in options.items() if text is not None}
+    return load({**ONE_HOST, **texts}).run
 
 
 @pytest.mark.parametrize(
@@ -87,7 +94,7 @@ URI_RULE = "give [NAME=]URI with a libvirt URI, such as qemu:///system"
 def test_connect_refusals_name_value_and_way_out(connects: list[str], text: str) -> None:
     """A host list that cannot work is refused before anything is opened."""
     with pytest.raises(ConfigurationError) as caught:
-        parse_hosts(connects)
+        hosts_of(connects)
     assert str(caught.value) == text
 
 
@@ -101,7 +108,9 @@ def test_connect_refuses_a_name_longer_than_its_column() -> None:
 
 def test_hosts_keep_their_order_and_their_service_ids() -> None:
     """A service id with a name goes to the host of that name; the others have none."""
-    assert parse_hosts(["a=test:///1.xml", "test:///2.xml", "c=test:///3.xml"], ["c=7"]) == (
+    assert hosts_of(
+        ["a=test:///1.xml", "test:///2.xml", "c=test:///3.xml"], service_id=["c=7"]
+    ) == (
         HostConfig("test:///1.xml", "a"),
         HostConfig("test:///2.xml"),
         HostConfig("test:///3.xml", "c", 7),
@@ -111,7 +120,7 @@ def test_hosts_keep_their_order_and_their_service_ids() -> None:
 @pytest.mark.parametrize("connect", ["test:///default", "a=test:///default"])
 def test_a_bare_service_id_belongs_to_the_only_host(connect: str) -> None:
     """With one host, its name need not be repeated."""
-    (host,) = parse_hosts([connect], ["2147483647"])
+    (host,) = hosts_of([connect], service_id=["2147483647"])
     assert host.service_id == 2147483647
 
 
@@ -140,14 +149,14 @@ def test_a_bare_service_id_belongs_to_the_only_host(connect: str) -> None:
 def test_service_id_refusals_name_value_and_way_out(service_ids: list[str], text: str) -> None:
     """Every service id has one owner and fits its column."""
     with pytest.raises(InvalidSettingError) as caught:
-        parse_hosts(["a=test:///1.xml", "b=test:///2.xml"], service_ids)
+        hosts_of(["a=test:///1.xml", "b=test:///2.xml"], service_id=service_ids)
     assert str(caught.value) == f"--service-id: {text}"
 
 
 def test_a_service_id_of_thousands_of_digits_is_refused() -> None:
     """Python itself refuses to convert such a number, with an error of its own."""
     with pytest.raises(InvalidSettingError, match="whole number"):
-        parse_hosts(["test:///default"], ["1" * 5000])
+        hosts_of(["test:///default"], service_id=["1" * 5000])
 
 
 @pytest.mark.parametrize(
@@ -165,7 +174,8 @@ def test_delays_are_seconds_with_defaults(
     debounce: str | None, max_delay: str | None, delays: tuple[float, float]
 ) -> None:
     """Zero is allowed for both, and the maximum delay may be below the default quiet time."""
-    assert parse_delays(debounce, max_delay) == delays
+    found = options_of(debounce=debounce, max_delay=max_delay)
+    assert (found.quiet_seconds, found.maximum_delay_seconds) == delays
 
 
 RANGE = "is not usable: give seconds from 0 to 3600"
@@ -195,7 +205,7 @@ def test_delay_refusals_name_value_and_way_out(
 ) -> None:
     """A delay out of range, or one that could never take effect, is refused."""
     with pytest.raises(InvalidSettingError) as caught:
-        parse_delays(debounce, max_delay)
+        options_of(debounce=debounce, max_delay=max_delay)
     assert str(caught.value) == text
 
 
@@ -204,14 +214,15 @@ def test_delay_refusals_name_value_and_way_out(
 )
 def test_audit_interval_is_seconds_or_zero(text: str | None, seconds: float) -> None:
     """Zero turns the periodic audit off."""
-    assert parse_audit_interval(text) == seconds
+    found = options_of(audit_interval=text)
+    assert found.monitor.audit_interval_seconds == seconds
 
 
 @pytest.mark.parametrize("text", ["-5", "0.01", "86401", "inf", "nan", "hourly", ""])
 def test_audit_interval_refusals_name_value_and_way_out(text: str) -> None:
     """An interval so short that it would be a storm, or longer than a day, is refused."""
     with pytest.raises(InvalidSettingError) as caught:
-        parse_audit_interval(text)
+        options_of(audit_interval=text)
     assert str(caught.value) == (
         f"--audit-interval: {text!r} is not usable: give seconds from 0.1 to 86400, or 0 for none"
     )
@@ -219,11 +230,11 @@ def test_audit_interval_refusals_name_value_and_way_out(text: str) -> None:
 
 def test_instances_path_is_absolute() -> None:
     """A relative path would mean another folder to each start of the daemon."""
-    (host,) = parse_hosts(["qemu:///system"], instances_paths=["/srv/vm"])
+    (host,) = hosts_of(["qemu:///system"], instances_path=["/srv/vm"])
     assert host.instances_path == "/srv/vm"
     for wrong in ("srv/vm", "", "~/vm", "/srv\0vm"):
         with pytest.raises(InvalidSettingError) as caught:
-            parse_hosts(["qemu:///system"], instances_paths=[wrong])
+            hosts_of(["qemu:///system"], instances_path=[wrong])
         assert str(caught.value) == (
             f"--instances-path: {wrong!r} is not usable: "
             "give an absolute path, such as /var/lib/libvirt/images"
@@ -232,10 +243,10 @@ def test_instances_path_is_absolute() -> None:
 
 def test_the_disk_is_told_for_all_hosts_or_for_one() -> None:
     """A host's own value takes the place of the one for all; a path may hold a "="."""
-    hosts = parse_hosts(
+    hosts = hosts_of(
         ["a=qemu:///system", "b=qemu://b/system", "qemu://c/system"],
-        disks=["none", "b=pool"],
-        instances_paths=["b=/srv/b=1", "/srv/a=1"],
+        disk=["none", "b=pool"],
+        instances_path=["b=/srv/b=1", "/srv/a=1"],
     )
     assert [(host.disk, host.instances_path) for host in hosts] == [
         (DiskSource.NONE, "/srv/a=1"),
@@ -258,17 +269,17 @@ def test_a_host_is_watched_like_all_but_for_what_it_has_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"disks": ["tape"]}, "--disk: 'tape' is not usable: give pool, path or none"),
-        ({"disks": ["x=pool"]}, "--disk: 'x=pool' is not usable: no host is named 'x'"),
-        ({"disks": ["pool", "path"]}, "--disk: 'path' is not usable: all hosts have one already"),
-        ({"instances_paths": ["a=srv"]}, "--instances-path: 'a=srv' is not usable: give an abs"),
-        ({"instances_paths": ["x=/srv"]}, "--instances-path: 'x=/srv' is not usable: no host is"),
+        ({"disk": ["tape"]}, "--disk: 'tape' is not usable: give pool, path or none"),
+        ({"disk": ["x=pool"]}, "--disk: 'x=pool' is not usable: no host is named 'x'"),
+        ({"disk": ["pool", "path"]}, "--disk: 'path' is not usable: all hosts have one already"),
+        ({"instances_path": ["a=srv"]}, "--instances-path: 'a=srv' is not usable: give an abs"),
+        ({"instances_path": ["x=/srv"]}, "--instances-path: 'x=/srv' is not usable: no host is"),
     ],
 )
 def test_disk_refusals_name_value_and_way_out(given: dict[str, list[str]], text: str) -> None:
     """Before anything is opened."""
     with pytest.raises(InvalidSettingError) as caught:
-        parse_hosts(["a=qemu:///system"], **given)  # type: ignore[arg-type]
+        hosts_of(["a=qemu:///system"], **given)
     assert str(caught.value).startswith(text)
 
 

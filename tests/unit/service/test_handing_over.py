@@ -1,5 +1,6 @@
 """What the command line says reaches the library: every option, and none in another's place."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -76,6 +77,7 @@ def test_every_option_of_run_is_in_the_configuration(
         monkeypatch.setattr(commands, name, lambda *_, **__: None)
     monkeypatch.delenv("ASYNCHOST_DATABASE", raising=False)
     monkeypatch.delenv("ASYNCHOST_DATABASE_PASSWORD", raising=False)
+    monkeypatch.setenv("ASYNCHOST_CONFIG", os.devnull)
     secret = tmp_path / "secret"
     secret.write_text("hush\n")
     assert run(["run", *OPTIONS, "--database-password-file", str(secret)]) == 0

@@ -6,17 +6,18 @@ from hypothesis import strategies as st
 
 from asynchost.accounting import Counted, CountedMemory, Policy
 from asynchost.errors import InvalidSettingError
-from asynchost.service.config import parse_hosts
-from asynchost.service.policies import POLICY_OPTIONS, PolicyOptions, parse_policies
+from asynchost.service.config import Texts, load
+from asynchost.service.declared import SETTINGS, Part
 
-NAMES = ("a", None, "c")
-ALL_OPTIONS = dict.fromkeys(POLICY_OPTIONS, ())
+HOSTS = ("a=test:///1.xml", "test:///2.xml", "c=test:///3.xml")
+ALL_OPTIONS = {one.option: () for one in SETTINGS.values() if one.part is Part.POLICY}
 NUMBER = "give a whole number from 0 to 2147483647"
 
 
-def policies_of(options: PolicyOptions) -> list[Policy]:
-    """Each host's, in the order of their names."""
-    return [Policy(**fields) for fields in parse_policies(options, NAMES)]
+def policies_of(options: Texts) -> list[Policy]:
+    """Each host's, in the order of ``HOSTS``; the options as they are written."""
+    texts = {option.removeprefix("--"): values for option, values in options.items()}
+    return [host.policy for host in load({"connect": HOSTS, **texts}).run.hosts]
 
 
 def test_without_options_every_host_has_the_published_meaning() -> None:
@@ -138,11 +139,5 @@ def test_a_pattern_may_hold_an_equals_sign(text: str, includes: list[tuple[str, 
 def test_refusals_name_option_value_and_way_out(option: str, values: list[str], text: str) -> None:
     """A name that is mistyped is never taken for a pattern that counts nothing."""
     with pytest.raises(InvalidSettingError) as caught:
-        parse_policies({option: values}, NAMES)
+        policies_of({option: values})
     assert str(caught.value) == f"{option}: {text}"
-
-
-def test_a_host_of_the_command_line_has_its_policy() -> None:
-    """Through the same front door as its service id."""
-    hosts = parse_hosts(["a=test:///1.xml", "test:///2.xml"], policies={"--count": ["a=defined"]})
-    assert [host.policy.count for host in hosts] == [Counted.DEFINED, Counted.ACTIVE]
