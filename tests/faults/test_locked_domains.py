@@ -357,7 +357,14 @@ async def test_a_thread_that_outlives_its_monitor_is_counted(private_libvirtd: M
     settings = replace(
         SETTINGS, disk=DiskSource.NONE, audit_interval_seconds=0, second_resync_seconds=0
     )
-    with held_guests(daemon, 1) as held, locking(daemon, held.names, "release") as lock:
+    with (
+        held_guests(daemon, 1) as held,
+        locking(daemon, held.names, "release") as lock,
+        daemon.connection() as connection,
+    ):
+        # A daemon's first answer to this takes up to two seconds, as it asks QEMU. The monitor
+        # would stop waiting after one, and the thread of that call would be held as well.
+        await asyncio.to_thread(connection.getCapabilities)
         await asyncio.to_thread(held.start)
         async with HostMonitor(daemon.uri(), settings=settings) as monitor:
             await held.end_up_locked(lock)

@@ -193,7 +193,10 @@ async def test_a_domain_is_read_again_only_where_its_disks_can_be_others(
 async def test_disks_in_use_are_measured_by_what_they_occupy(
     libvirtd: PrivateLibvirtd, qemu_connection: libvirt.virConnect, tmp_path: Path
 ) -> None:
-    """Not by how far they were written, which is what libvirt's block info then tells of raw."""
+    """Not by how far they were written, which libvirt 9.0 then reports as a raw disk's allocation.
+
+    libvirt 11.3 with QEMU 10 reports what the disk occupies.
+    """
     images = [
         raw(tmp_path / "a.raw", 4, filled_gib=1),
         raw(tmp_path / "full.raw", 2, filled_gib=2),
@@ -206,7 +209,6 @@ async def test_disks_in_use_are_measured_by_what_they_occupy(
         await grows(monitor, tmp_path, 3 + 0 + 8)
         for number, offset_gib in ((0, 3), (1, 1), (2, 7)):
             await asyncio.to_thread(write, guest, number, offset_gib)
-        assert guest.blockInfo("vda")[1] > 3 * GIB
         assert round(growth_bytes(*images) / GIB) == 11
         # Read after all others, so that what it adds is there when they were read again.
         last = qcow2(tmp_path / "last.qcow2", 16)

@@ -57,13 +57,16 @@ _DRIVER = bytes.fromhex(
     "0a6689c866efb214ec24047404eeb008ee4979eafbf4ebd6"
 )
 _SECTOR_BYTES = 512
+# QEMU from 10 on opens no disk for writing whose size is not a multiple of this.
+_DISK_BYTES = 4096
 _BOOT_SIGNATURE = b"\x55\xaa"
 
 
 def write_boot_disk(folder: Path) -> Path:
     """The disk that such guests boot from; one is enough for all of a daemon's."""
     disk = folder / "balloon.img"
-    disk.write_bytes(_DRIVER.ljust(_SECTOR_BYTES - 2, b"\0") + _BOOT_SIGNATURE)
+    sector = _DRIVER.ljust(_SECTOR_BYTES - 2, b"\0") + _BOOT_SIGNATURE
+    disk.write_bytes(sector.ljust(_DISK_BYTES, b"\0"))
     return disk
 
 

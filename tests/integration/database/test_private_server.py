@@ -22,7 +22,8 @@ def runs(pid: int) -> bool:
     """Whether a process is there and not merely waiting to be reaped."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
+        # The process may also end between the opening of the file and the reading.
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
 

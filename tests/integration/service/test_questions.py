@@ -290,7 +290,11 @@ async def test_diff_without_a_database_that_is_up_compares_the_rest(
 
 async def test_the_doctor_starts_no_daemon() -> None:
     """libvirt would start one for a session that has none, of a user who is not root."""
-    ordinary = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    ordinary = (
+        *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+        # The checkout may be below root's home, which other users may not enter.
+        *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
+    )
     prefix = ordinary if os.geteuid() == 0 else ()
     with open_to_all() as home:
         arguments = asynchost("doctor", "--connect", "qemu:///session")
