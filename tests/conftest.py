@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # How long an example takes says something of the machine and of what else it does, and nothing
@@ -22,3 +23,20 @@ def pytest_configure() -> None:
     about it, an error here, comes up in whichever test happens to run at that moment.
     """
     asyncio.set_event_loop(None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let ``--group NAME`` choose a group of tests, as ``./dev test --group NAME`` does."""
+    parser.addoption("--group", metavar="NAME", help="run the tests of this group and no others")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of all groups, or all tests but those of the chosen group."""
+    group = config.getoption("--group")
+    chosen, left_out = [], []
+    for item in items:
+        groups = [name for marker in item.iter_markers("group") for name in marker.args]
+        (chosen if group in groups or (group is None and not groups) else left_out).append(item)
+    if left_out:
+        items[:] = chosen
+        config.hook.pytest_deselected(items=left_out)

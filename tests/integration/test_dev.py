@@ -1,6 +1,7 @@
 """``./dev``, as somebody with a checkout uses it: what it says where it cannot go on."""
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -13,6 +14,12 @@ import pytest
 from tests.integration.service.processes import REPOSITORY, Command, command
 
 NOBODY = 65534
+# The command prefix that drops root's rights, where the tests run as root.
+AS_NOBODY = (
+    ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    if os.geteuid() == 0
+    else ()
+)
 
 
 @pytest.fixture
@@ -23,7 +30,7 @@ def checkout() -> Iterator[Path]:
         folder = Path(name)
         folder.chmod(0o755)
         (folder / ".ci").mkdir()
-        for file in ("dev", "pyproject.toml", ".ci/constraints.txt"):
+        for file in ("dev", "pyproject.toml", ".ci/constraints.txt", ".ci/roots.sh"):
             shutil.copy(REPOSITORY / file, folder / file)
         yield folder
 
@@ -52,8 +59,7 @@ async def test_who_is_not_root_is_told_what_to_install(
     # A list of installed packages with nothing in it.
     (checkout / "packages").mkdir()
     (checkout / "packages" / "status").touch()
-    drop = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-    arguments = (*(drop if os.geteuid() == 0 else ()), str(checkout / "dev"), name)
+    arguments = (*AS_NOBODY, str(checkout / "dev"), name)
     environment = {"DPKG_ADMINDIR": str(checkout / "packages")}
     async with command(*arguments, environment=environment) as running:
         assert await running.ends() == 2
@@ -91,3 +97,36 @@ async def test_a_python_that_cannot_do_is_refused(checkout: Path) -> None:
     assert mentioned(running, "/bin/false is not a Python 3.11 or newer").endswith(
         "set PYTHON to one"
     )
+
+
+async def test_an_unknown_group_of_tests_is_refused_with_the_known_ones(checkout: Path) -> None:
+    """Before anything is installed; every group that a test is marked with is known."""
+    async with command(str(checkout / "dev"), "test", "--group", "nonsense") as running:
+        assert await running.ends() == 2
+    listed = mentioned(running, "no such group of tests: nonsense; the groups are: ")
+    marks = {
+        name
+        for file in (REPOSITORY / "tests").rglob("*.py")
+        for name in re.findall(r"pytest\.mark\.group\(\"(.*?)\"\)", file.read_text())
+    }
+    assert marks | {"lowest"} <= set(listed.rpartition(": ")[2].split())
+    assert not (checkout / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("debian13", "sid"), "made and entered by root only: sudo ./dev matrix"),
+        (("debian31",), "no such Debian: debian31; there are: debian12 debian13 sid"),
+    ],
+)
+async def test_the_matrix_says_what_it_takes(
+    checkout: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    """An unknown name is named with the known ones, and another user is told to be root."""
+    environment = {"ASYNCHOST_CACHE": str(checkout / "cache")}
+    running_as = (*AS_NOBODY, str(checkout / "dev"), "matrix", *arguments)
+    async with command(*running_as, environment=environment) as running:
+        assert await running.ends() == 2
+    assert mentioned(running, words)
+    assert not (checkout / "cache").exists()

@@ -1,0 +1,144 @@
+# Roots: folders that each hold another Debian, made by mmdebstrap. Sourced by ./dev.
+#
+# May live here: making a root, entering it, and what the machine lends it. A root is made once
+# and kept in the cache folder. Nothing outside that folder is written.
+
+roots=${ASYNCHOST_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/asynchost}/roots
+
+# root_suite NAME: the Debian suite of a root, and the packages that it begins with.
+root_suite() {
+    case $1 in
+    debian12) echo bookworm ;;
+    debian13) echo trixie ;;
+    sid) echo sid ;;
+    # MariaDB and MySQL cannot both be installed in one Debian.
+    mysql) echo sid mysql-server-core ;;
+    *) die 2 "no such root: $1" ;;
+    esac
+}
+
+# mirror_of LABEL: the address from which this machine gets Debian's packages of that label.
+mirror_of() {
+    # shellcheck disable=SC2016 # apt replaces these.
+    apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 'Identifier: Packages' |
+        awk -F '|' -v label="$1" '$1 == "Debian" && $2 == label { print $3; exit }'
+}
+
+# need_root NAME: make the root of that name if there is none yet, or end with status 69.
+need_root() {
+    local name=$1 suite include mirror security part=$roots/$1.part lines=()
+    read -r suite include <<<"$(root_suite "$name")"
+    if [[ -e $roots/$name/etc/debian_version ]]; then
+        return
+    fi
+    if ((EUID != 0)); then
+        die 2 "a root of another Debian is made and entered by root only: run ./dev as root"
+    fi
+    need_packages mmdebstrap debian-archive-keyring
+    mirror=${ASYNCHOST_MIRROR:-$(mirror_of Debian)}
+    if [[ -z $mirror ]]; then
+        quietly apt-get -q update || die 69 "apt-get update failed; is there a network?"
+        mirror=$(mirror_of Debian)
+    fi
+    [[ -n $mirror ]] || die 69 "apt on this machine knows no mirror of Debian;" \
+        "set ASYNCHOST_MIRROR to the address of one"
+    lines=("deb $mirror $suite main")
+    security=$(mirror_of Debian-Security)
+    if [[ -n $security && $suite != sid ]]; then
+        lines+=("deb $security $suite-security main")
+    fi
+    say "making $roots/$name: Debian $suite"
+    mkdir -p -- "$roots"
+    # One process makes it; another one that needs it waits here.
+    (
+        flock 9
+        if [[ ! -e $roots/$name/etc/debian_version ]]; then
+            # What an interrupted run has left.
+            rm -rf --one-file-system -- "$part"
+            apt-config dump Acquire | grep -v -e IndexTargets -e Changelogs >"$roots/$name.apt"
+            TMPDIR=$roots quietly mmdebstrap --variant=apt --aptopt="$roots/$name.apt" \
+                --include="ca-certificates,git,mount${include:+,$include}" \
+                "$suite" "$part" "${lines[@]}" &&
+                mv -- "$part" "$roots/$name"
+        fi
+    ) 9>"$roots/$name.lock" || die 69 "could not make a root of Debian $suite"
+}
+
+# lend ROOT: give a root the resolver, the certificates and pip's settings of this machine.
+lend() {
+    local root=$1 file
+    for file in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt \
+        /etc/pip.conf /etc/xdg/pip/pip.conf "${PIP_CONFIG_FILE:-}"; do
+        if [[ -f $file ]]; then
+            mkdir -p -- "$root${file%/*}"
+            # A link in the root would lead out of it.
+            rm -f -- "$root$file"
+            cp -- "$file" "$root$file"
+        fi
+    done
+    for file in "${HOME:-/root}/.pip" "${XDG_CONFIG_HOME:-${HOME:-/root}/.config}/pip"; do
+        if [[ -f $file/pip.conf ]]; then
+            mkdir -p -- "$root/root/.config/pip"
+            cp -- "$file/pip.conf" "$root/root/.config/pip/pip.conf"
+        fi
+    done
+}
+
+# lent_folders ROOT: the folders of this machine that pip's settings name.
+lent_folders() {
+    {
+        cat -- "$1/etc/pip.conf" "$1/etc/xdg/pip/pip.conf" "$1/root/.config/pip/pip.conf" \
+            2>/dev/null || true
+        env | grep '^PIP_' || true
+    } | grep -oE '(^|[ =/])/[^ /][^ ]*' | sed 's|^[ =/]||' | sort -u | while read -r folder; do
+        # The parent of an index ("…/simple") holds the files that it links to.
+        folder=${folder%/simple}
+        if [[ -d $folder ]]; then
+            echo "$folder"
+        fi
+    done
+}
+
+# enter_root ROOT COMMAND...: run a command in a root, as root of its own mount and process
+# namespaces. The network is the machine's. All that the command has started ends with it.
+enter_root() {
+    local root=$1 name settings=() folders
+    shift
+    lend "$root"
+    folders=$(lent_folders "$root")
+    for name in ${!PIP_*} ${!ASYNCHOST_*} ${!SSL_CERT_*} CI REQUESTS_CA_BUNDLE CURL_CA_BUNDLE \
+        http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY TERM NO_COLOR; do
+        if [[ $name != ASYNCHOST_CACHE && -n ${!name+set} ]]; then
+            settings+=("$name=${!name}")
+        fi
+    done
+    # shellcheck disable=SC2016 # the inner shell replaces these.
+    unshare --mount --pid --fork --kill-child --propagation private bash -c '
+        set -euo pipefail
+        root=$1 folders=$2
+        shift 2
+        mount --bind "$root" "$root"
+        mkdir -p "$root/outside"
+        while read -r folder; do
+            [[ -n $folder ]] || continue
+            mkdir -p "$root$folder"
+            mount --bind "$folder" "$root$folder"
+            mount -o remount,bind,ro "$root$folder"
+        done <<<"$folders"
+        cd "$root"
+        mount -t proc proc proc
+        mount --rbind /dev dev
+        mount --rbind /sys sys
+        mount -t tmpfs tmpfs run
+        mount -t tmpfs -o mode=1777 tmpfs tmp
+        pivot_root . outside
+        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+        umount -l /outside
+        cd /root
+        status=0
+        env -i "$@" || status=$?
+        exit "$status"
+    ' enter-root "$root" "$folders" \
+        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+        HOME=/root LANG=C.UTF-8 "${settings[@]}" "$@"
+}
