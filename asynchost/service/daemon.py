@@ -18,17 +18,19 @@ import structlog
 from asynchost import (
     ComputeNodeWriter,
     HostMonitor,
+    MonitorSettings,
     WriterSettings,
     __version__,
     quiet_libvirt,
 )
 from asynchost.database.attachment import Attachment
 from asynchost.errors import ConfigurationError, FencedError
-from asynchost.service.accounts import Watched, answer
-from asynchost.service.config import RunConfig
+from asynchost.service.accounts import answer
+from asynchost.service.config import HostConfig, RunConfig
 from asynchost.service.control import ControlSocket
 from asynchost.service.credentials import DatabaseCredentials
 from asynchost.service.declared import AUDIT_INTERVAL_SECONDS
+from asynchost.service.hosts import Hosts
 from asynchost.service.stopping import Stop
 from asynchost.service.streams import OutputError, outlet_of
 
@@ -64,46 +66,35 @@ async def run(
     quiet_libvirt()
     # A stop ends the block; then the stack is unwound, in order and undisturbed.
     async with AsyncExitStack() as stack, stop.interrupts():
-        settings_of_hosts = [host.settings(config.monitor) for host in config.hosts]
-        monitors = [
-            HostMonitor(host.uri, name=host.name, settings=settings)
-            for host, settings in zip(config.hosts, settings_of_hosts, strict=True)
-        ]
-        stack.push_async_callback(_close, monitors)
-        # Entered after the monitors and so closed before them: the last write takes
-        # their newest state, which a closed monitor no longer vouches for.
-        writer = await stack.enter_async_context(
-            ComputeNodeWriter(
-                credentials.url,
-                password=credentials.password,
-                settings=WriterSettings(
-                    quiet_seconds=config.quiet_seconds,
-                    maximum_delay_seconds=config.maximum_delay_seconds,
-                    shutdown_deadline_seconds=shutdown_deadline_seconds,
-                    read_back_interval_seconds=_read_back_interval_seconds(config),
-                    on_foreign_edit=config.on_foreign_edit,
-                    when_fenced=config.when_fenced,
-                    beside_nova=config.beside_nova,
-                ),
-                dry_run=_print if config.dry_run else None,
-            )
+        # First of all, because a URI of no known driver is refused here.
+        monitors = [_new_monitor(host, host.settings(config.monitor)) for host in config.hosts]
+        writer = ComputeNodeWriter(
+            credentials.url,
+            password=credentials.password,
+            settings=WriterSettings(
+                quiet_seconds=config.quiet_seconds,
+                maximum_delay_seconds=config.maximum_delay_seconds,
+                shutdown_deadline_seconds=shutdown_deadline_seconds,
+                read_back_interval_seconds=_read_back_interval_seconds(config),
+                on_foreign_edit=config.on_foreign_edit,
+                when_fenced=config.when_fenced,
+                beside_nova=config.beside_nova,
+            ),
+            dry_run=_print if config.dry_run else None,
         )
-        attachments = []
+        hosts = Hosts(writer, config.monitor, _new_monitor)
+        stack.push_async_callback(hosts.aclose)
+        # Entered after the hosts and so closed before them: the last write takes the monitors'
+        # newest state, which a closed monitor no longer vouches for.
+        await stack.enter_async_context(writer)
         for host, monitor in zip(config.hosts, monitors, strict=True):
-            attachments.append(writer.attach(monitor, service_id=host.service_id))
-            await monitor.start()
-        watched = [
-            Watched(host, settings, monitor, attachment)
-            for host, settings, monitor, attachment in zip(
-                config.hosts, settings_of_hosts, monitors, attachments, strict=True
-            )
-        ]
-        await stack.enter_async_context(ControlSocket(partial(answer, watched), os.environ))
-        _log.info("running", version=__version__, hosts=len(monitors))
+            await hosts.add(host, monitor)
+        await stack.enter_async_context(ControlSocket(partial(answer, hosts.watched), os.environ))
+        _log.info("running", version=__version__, hosts=len(hosts.watched))
         await _first_end(
-            _until_nothing_is_written(writer, attachments),
-            *(monitor.wait() for monitor in monitors),
-            *(() if beside is None else (beside(monitors),)),
+            _until_nothing_is_written(writer, hosts.attachments),
+            hosts.keep(),
+            *(() if beside is None else (beside([one.monitor for one in hosts.watched]),)),
             *((_until_nobody_reads(),) if config.dry_run else ()),
         )
     _log.info("stopped")
@@ -128,6 +119,10 @@ async def _until_nothing_is_written(
                 raise
         # From here on the writer tells the same error at once, until it has ended itself.
         await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _new_monitor(host: HostConfig, settings: MonitorSettings) -> HostMonitor:
+    return HostMonitor(host.uri, name=host.name, settings=settings)
 
 
 async def _first_end(*coroutines: Coroutine[Any, Any, None]) -> None:
@@ -176,8 +171,3 @@ async def _until_nobody_reads() -> None:
     error = await failed
     if error.errno != errno.EPIPE:
         raise OutputError(error)
-
-
-async def _close(monitors: Sequence[HostMonitor]) -> None:
-    """Close all at once: a host that hangs delays none of the others."""
-    await asyncio.gather(*(monitor.aclose() for monitor in monitors))
