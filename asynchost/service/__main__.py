@@ -14,7 +14,7 @@ from asynchost.errors import AsynchostError, FencedError
 from asynchost.service.exits import ExitStatus, with_options
 from asynchost.service.logs import configure_logs, fatal_line, fault_lines, format_in
 from asynchost.service.mistakes import all_of
-from asynchost.service.stopping import end_on_signals
+from asynchost.service.stopping import end_on_signals, let_signals_end
 from asynchost.service.streams import (
     OutputError,
     finish_errors,
@@ -42,6 +42,7 @@ def main() -> None:
         configure_logs("info", format_in(arguments))
     end_on_signals(orderly=goes_on)
     status = _finish(_run_to_the_end(arguments))
+    let_signals_end()
     if _threads_are_held():
         # The interpreter's end would take such a thread down in the middle of libvirt's code.
         os._exit(status)

@@ -90,6 +90,8 @@ class _Receiver:
         self.act: Callable[[int | None], None] = _end_at_once
         """Called with the number of each signal, and with None once ``deadline`` has passed."""
         self.deadline: float | None = None
+        self.ends_at_once = False
+        """Whether the thread is about to end the process, with a status of its own."""
         self._thread: threading.Thread | None = None
 
     def start(self, act: Callable[[int | None], None]) -> None:
@@ -99,6 +101,11 @@ class _Receiver:
         if self._thread is None:
             self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
             self._thread.start()
+
+    def let_end(self) -> None:
+        """Return at once, or never where the thread is about to end the process."""
+        if self.ends_at_once and self._thread is not None:
+            self._thread.join()
 
     def _wait(self) -> None:
         while True:
@@ -136,6 +143,14 @@ def end_on_signals(*, orderly: bool) -> None:
     _receiver.start(end if orderly else _end_at_once)
 
 
+def let_signals_end() -> None:
+    """Call this before the process ends: a second signal may be about to end it already.
+
+    Then this never returns, so that the status is the signal's.
+    """
+    _receiver.let_end()
+
+
 def stop_on_signals(
     stop: Stop,
     *,
@@ -153,6 +168,7 @@ def stop_on_signals(
     """
 
     def end(status: int) -> None:
+        _receiver.ends_at_once = True
         try:
             if last_act is not None:
                 last_act()
