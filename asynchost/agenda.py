@@ -36,6 +36,10 @@ class Agenda:
         self._in_flight: dict[str, Mark | None] = {}  # value: the mark that came meanwhile
         self._looks: Timetable[str] = Timetable()
         self._last_look: dict[str, float] = {}
+        self.background_first = False
+        """Whether a domain that waits in the background keeps its place there when an event marks
+        it too. It is for a resync, during which the background is read first: that read serves
+        both marks."""
 
     def __len__(self) -> int:
         return len(self._urgent) + len(self._background) + len(self._in_flight)
@@ -54,6 +58,10 @@ class Agenda:
         """How many domains were taken and are not done."""
         return len(self._in_flight)
 
+    def in_flight_now(self, uuid: str) -> bool:
+        """Whether the domain was taken and is not done."""
+        return uuid in self._in_flight
+
     def mark(self, uuid: str, mark: Mark) -> None:
         """The domain may have changed: read it. An event outranks an audit's mark."""
         if uuid in self._in_flight:
@@ -61,8 +69,12 @@ class Agenda:
             if waiting is None or _outranks(mark, waiting):
                 self._in_flight[uuid] = mark
         elif mark.cause in _BACKGROUND:
-            if uuid not in self._urgent:
+            if self.background_first and uuid in self._urgent:
+                self._background[uuid] = self._urgent.pop(uuid)
+            elif uuid not in self._urgent and _outranks(mark, self._background.get(uuid, mark)):
                 self._background[uuid] = mark
+        elif self.background_first and uuid in self._background:
+            self._background[uuid] = mark
         else:
             self._background.pop(uuid, None)
             self._urgent[uuid] = mark

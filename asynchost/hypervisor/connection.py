@@ -321,13 +321,6 @@ class Connection:
             self._behind_until = monotonic() + _CALM_SECONDS
         return monotonic() < self._behind_until
 
-    async def catch_up(self) -> None:
-        """Wait until the events that came before now are handed on. Cancelling is safe."""
-        await asyncio.sleep(0)  # libvirt empties its own queue by a timer, one round away
-        for _ in range(0, len(self._received), _EVENTS_AT_ONCE):
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
-
     def _soon(self, function: Callable[..., None], *arguments: object) -> None:
         try:
             if threading.get_ident() == self._loop_thread:

@@ -148,31 +148,49 @@ class Reader:
         self._plan_look()
 
     async def read_all(
-        self,
-        uuids: Iterable[str],
-        mark: Mark,
-        domains: MutableMapping[str, Any] | None = None,
-        paused_reasons: Mapping[str, int] | None = None,
+        self, uuids: Iterable[str], mark: Mark, domains: MutableMapping[str, Any] | None = None
     ) -> None:
         """Read each domain once, from now on; returns when each was read, or proved unreadable.
 
         ``domains`` are the objects of the connection that lists; they are taken out of it.
-        ``paused_reasons`` are good for this read of each; those of domains that are marked
-        already, or will be by an event, are asked for.
         Raises :class:`HypervisorUnavailableError` when the connection is lost meanwhile.
         Cancelling is safe: the reads go on, and nobody waits for them.
         """
         marked = list(uuids)
-        if paused_reasons is not None and not self._closed:
-            self._paused_reasons = {
-                uuid: reason
-                for uuid, reason in paused_reasons.items()
-                if not self._agenda.reads_due(uuid)
-            }
         self._mark_all(marked, mark, {} if domains is None else domains)
+        await self._wait({uuid: self._agenda.reads_due(uuid) for uuid in marked})
+
+    async def read_first(
+        self,
+        uuids: Iterable[str],
+        mark: Mark,
+        domains: MutableMapping[str, Any],
+        paused_reasons: Mapping[str, int],
+    ) -> None:
+        """Like :meth:`read_all`, before all that events mark, and only once.
+
+        So events that come faster than domains can be read hold it up for the length of one
+        batch: a read that was under way when this was called counts as well, and a domain that an
+        event marks after its read is read again later.
+
+        ``paused_reasons`` are good for this read of each; those of domains that are marked
+        already, or will be by an event, are asked for.
+        """
+        marked = list(uuids)
+        due = {uuid: self._agenda.reads_due(uuid) for uuid in marked}
+        if not self._closed:
+            self._paused_reasons = {
+                uuid: reason for uuid, reason in paused_reasons.items() if not due.get(uuid)
+            }
+        self._agenda.background_first = True
         try:
-            await self._wait(marked)
+            # One under way has begun since the events were registered: it need not come again.
+            waiting = [uuid for uuid in marked if not self._agenda.in_flight_now(uuid)]
+            self._mark_all(waiting, mark, domains)
+            domains.clear()  # each one left keeps the connection open
+            await self._wait(dict.fromkeys(marked, 1))
         finally:
+            self._agenda.background_first = False
             self._paused_reasons.clear()
 
     def _mark_all(
@@ -191,14 +209,15 @@ class Reader:
 
     async def settle(self) -> None:
         """Wait until every domain that is marked *now* was read. Cancelling is safe."""
-        await self._wait(self._agenda.pending())
+        # A read that is under way began before now: a domain marked meanwhile takes another.
+        await self._wait({uuid: self._agenda.reads_due(uuid) for uuid in self._agenda.pending()})
 
-    async def _wait(self, uuids: Iterable[str]) -> None:
+    async def _wait(self, reads: Mapping[str, int]) -> None:
+        """Wait until so many reads of each domain have come back."""
         if self._closed:
             raise HypervisorUnavailableError(self._connection.uri, "the connection was lost")
-        # A read that is under way began before now: a domain marked meanwhile takes another.
         # One that is stuck is not waited for: it may hang for ever.
-        expected = {uuid: self._agenda.reads_due(uuid) for uuid in uuids if uuid not in self.stuck}
+        expected = {uuid: due for uuid, due in reads.items() if due and uuid not in self.stuck}
         if not expected:
             return
         waiter = _Waiter(expected, self._loop.create_future())
@@ -215,7 +234,8 @@ class Reader:
         self._pump_scheduled = False
         if self._closed:
             return
-        lacking = [background for background in (False, True) if not self._hand_out(background)]
+        order = (True, False) if self._agenda.background_first else (False, True)
+        lacking = [background for background in order if not self._hand_out(background)]
         waits = self._agenda.in_flight > len(self.stuck) or lacking
         if waits and self._tick is None:
             self._tick_due = self._loop.time() + PATIENCE_SECONDS

@@ -1,8 +1,8 @@
 """Keeps one host observed: connects, resyncs, follows events, audits, reconnects, for ever.
 
 What it finds goes to one sink, on the loop: it keeps no totals itself. At each connect the
-order is what makes it gap-free: register the events, then list, then read again whatever became
-dirty meanwhile, then publish.
+order is what makes it gap-free: register the events, then list, then read each listed domain once,
+then publish. What became dirty after its read is an ordinary event.
 
 Memory: the reader's, and during a resync one observation per listed domain.
 """
@@ -265,11 +265,12 @@ class Source:
         self._staged, self._unread = {}, set()
         try:
             domains, reasons = await self._list_at_connect(events, listing, reader)
-            for uuid in (*self._staged, *self._unread):
+            # What was read already, for an event, was read since the events were registered.
+            for uuid in self._staged:
+                domains.pop(uuid, None)
+            for uuid in self._unread:
                 reasons.pop(uuid, None)  # what its event told of may be newer
-            await reader.read_all(list(domains), Mark(Cause.RESYNC), domains, reasons)
-            await events.catch_up()
-            await reader.settle()
+            await reader.read_first(list(domains), Mark(Cause.RESYNC), domains, reasons)
             staged = self._staged
         finally:
             self._staged = None

@@ -293,3 +293,23 @@ def test_a_look_during_a_read_asks_for_another_read() -> None:
     agenda.wake(1.0)
     agenda.done(A)
     assert agenda.take(background=False, most=1) == [(A, LOOK)]
+
+
+def test_an_event_keeps_a_domains_place_while_the_background_is_first() -> None:
+    """One read serves both marks; it is the event's, which knows less of the domain."""
+    agenda = Agenda()
+    agenda.background_first = True
+    agenda.mark("dirty", EVENT)
+    for uuid in ("a", "b", "dirty"):
+        agenda.mark(uuid, Mark(Cause.RESYNC))
+    agenda.mark("a", EVENT)
+    agenda.mark("a", Mark(Cause.RESYNC))
+    agenda.mark("new", EVENT)
+    assert agenda.take(background=True, most=9) == [
+        ("a", EVENT),
+        ("b", Mark(Cause.RESYNC)),
+        ("dirty", EVENT),
+    ]
+    agenda.mark("a", EVENT)
+    agenda.done("a")
+    assert agenda.take(background=False, most=9) == [("new", EVENT), ("a", EVENT)]

@@ -2,7 +2,11 @@
 
 import asyncio
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import libvirt
@@ -15,8 +19,9 @@ from asynchost.hypervisor.domain_events import EVENTS
 from tests.integration.pipeline import EVENTS_ONLY, totals_of
 from tests.support import guests
 from tests.support.libvirtd import PrivateLibvirtd
+from tests.support.proxy import Proxy
 from tests.support.recount import Totals
-from tests.support.waiting import eventually
+from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 # The disks are read through a connection of their own.
 SETTINGS = replace(EVENTS_ONLY, disk=DiskSource.NONE)
@@ -157,3 +162,44 @@ async def test_without_a_second_connection_one_does_for_all(
         await eventually(lambda: totals_of(monitor.usage) == Totals(2, 16, 1, 0))
         assert await monitor.audit() == []
         assert (monitor.status.generation, monitor.status.fresh) == (1, True)
+
+
+@contextmanager
+def storm(domains: list[libvirt.virDomain]) -> Iterator[None]:
+    """Suspend and resume the domains in turn, some hundred times a second."""
+    ended = threading.Event()
+
+    def blow() -> None:
+        for domain in cycle(domains):
+            domain.suspend()
+            domain.resume()
+            if ended.wait(0.005):
+                return
+
+    thread = threading.Thread(target=blow)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+async def test_a_storm_of_events_keeps_no_far_host_from_being_ready(
+    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect, tmp_path: Path
+) -> None:
+    """Events come faster than domains can be read: each domain is read once before any is read
+    again, and then the totals are there."""
+    count = 100
+    domains = [
+        guests.start(test_connection, guests.guest_xml(f"g{number}", kind="test"))
+        for number in range(count)
+    ]
+    with Proxy(libvirtd.socket_path, tmp_path / "s") as proxy, storm(domains[:60]):
+        proxy.delay_seconds = 0.01
+        uri = libvirtd.uri("test", socket_path=tmp_path / "s")
+        async with asyncio.timeout(DEADLINE_SECONDS), HostMonitor(uri, settings=SETTINGS) as far:
+            assert far.usage.running_vms == count
+            assert far._source._reader is not None
+            assert far._source._reader.reads <= 1.5 * count
+    domains.clear()

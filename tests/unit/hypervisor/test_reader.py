@@ -458,7 +458,7 @@ async def test_a_paused_domains_reason_may_come_with_the_listing(
     happens(reader, event(moved))
     listed = {domain.uuid: domain for domain in (paused, moved)}
     reading = asyncio.create_task(
-        reader.read_all(list(listed), Mark(Cause.RESYNC), listed, {"paused": 2, "moved": 2})
+        reader.read_first(list(listed), Mark(Cause.RESYNC), listed, {"paused": 2, "moved": 2})
     )
     await eventually(lambda: sink.observations)
     blocking.gate.set()
@@ -466,8 +466,40 @@ async def test_a_paused_domains_reason_may_come_with_the_listing(
         await reading
         await reader.read_all(["paused"], Mark(Cause.RESYNC), {"paused": paused})
     reasons = [(one.uuid, one.reason) for one in sink.observations if one.uuid != "blocking"]
-    assert sorted(reasons[:-1]) == [("moved", 5), ("moved", 5), ("paused", 2)]
+    # What its event marked is read once: that read began after the events were registered.
+    assert sorted(reasons[:-1]) == [("moved", 5), ("paused", 2)]
     assert reasons[-1] == ("paused", 5)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_resync_reads_each_domain_once_however_many_events_come(
+    reader: Reader, sink: Sink
+) -> None:
+    """Each read brings an event of a domain that was read: all others are read before it is
+    read again, over the one connection that there is until then."""
+    reader._lanes.list_through(reader._lanes.events.connection)
+    reader._lanes.listing = reader._lanes.events
+    domains = {f"{n:03}": Domain(f"{n:03}") for n in range(300)}
+    loop = asyncio.get_running_loop()
+    read: list[Domain] = []
+    for domain in domains.values():
+
+        def more(domain: Domain = domain) -> None:
+            read.append(domain)
+            for other in (domain, read[len(read) // 2], domains["299"]):
+                loop.call_soon_threadsafe(happens, reader, event(other))
+
+        domain.on_read = more
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await reader.read_first(list(domains), Mark(Cause.RESYNC), dict(domains), {})
+    order = [domain.uuid for domain in read]
+    # Events that were there before the last batch was handed out may be read beside it.
+    assert set(order[:300]) == set(domains)
+    assert order.index("299") == 299, "an event's mark keeps its place in the line"
+    for domain in domains.values():
+        domain.on_read = lambda: None
+    await reader.settle()
+    assert domains["299"].reads >= 2, "what was marked after its read is read again"
 
 
 @pytest.mark.usefixtures("patient")
