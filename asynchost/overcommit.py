@@ -5,7 +5,7 @@ adds nothing. Either is named until it is read. Memory: one entry for each file 
 """
 
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class FileGrowth(NamedTuple):
@@ -36,8 +36,28 @@ class DiskReading(NamedTuple):
     """Whether the domain has no disk that could ever count, as it is defined now."""
 
 
-def growth_bytes(capacity: int, occupied: int) -> int:
-    """What a disk may still grow by: a full one, and one with metadata beside that, nothing."""
+LARGEST_DISK_BYTES: Final = 2**52
+"""A disk of this virtual size, 4 PiB, is taken for one with a damaged header, unless its file
+really has that length: QEMU opens no qcow2 image of more than half of it with clusters of the usual
+size, ext4 holds no file of more than a 256th."""
+_LARGEST_FILE_BYTES: Final = 2**63
+
+
+class ImpossibleSizeError(ValueError):
+    """A disk's virtual size, or what it occupies, is a number that cannot be."""
+
+
+def growth_bytes(capacity: int, occupied: int, length: int = 0) -> int:
+    """What a disk may still grow by: its virtual size less what it occupies, never below 0.
+
+    ``length`` is that of its file, where it is known. Raises :class:`ImpossibleSizeError` for a
+    virtual size that no file system can hold, which is what libvirt reads, without an error, in
+    an image whose header is damaged.
+    """
+    if not 0 <= capacity < max(LARGEST_DISK_BYTES, min(length + 1, _LARGEST_FILE_BYTES)):
+        raise ImpossibleSizeError(f"a virtual size of {capacity} bytes cannot be: damaged image?")
+    if not 0 <= occupied < _LARGEST_FILE_BYTES:
+        raise ImpossibleSizeError(f"{occupied} occupied bytes cannot be")
     return max(0, capacity - occupied)
 
 

@@ -27,6 +27,8 @@ NUMERIC_COLUMNS = frozenset(OWNED_COLUMNS) - {
 _NO_DISK: RowValues = (0, 0, None, None)
 """local_gb and local_gb_used cannot be NULL; free_disk_gb can, and schedulers skip a row where it
 is."""
+_LEAST_GB = -(2**31)
+"""The lowest number that the published column takes."""
 _CPU_INFO_KEYS = ("arch", "model", "vendor", "topology", "features")
 _MAX_ADDRESS = "maxphysaddr"
 """A key of ``cpu_info`` that is left out, as Nova does, where libvirt does not tell the value."""
@@ -121,4 +123,6 @@ def _disk_values(disk: DiskUsage | None) -> RowValues:
         return _NO_DISK
     least = disk.available_least_bytes
     least_gb = None if least is None else least // BYTES_PER_GIB
+    if least_gb is not None and least_gb < _LEAST_GB:
+        least_gb = None  # unknown, rather than a number that keeps the whole row from being written
     return disk.local_gb, disk.local_gb_used, disk.free_disk_gb, least_gb

@@ -14,12 +14,16 @@ from typing import Final
 import libvirt
 
 from asynchost.agenda import Mark
+from asynchost.errors import CallTimeoutError, HypervisorUnavailableError
 from asynchost.hypervisor.batch import Read, read_domain
 from asynchost.hypervisor.connection import Connection
+from asynchost.hypervisor.disk import DiskUnknownError
+from asynchost.hypervisor.disk_watch import SpaceReader
 from asynchost.hypervisor.domain_events import DomainEvent
 from asynchost.hypervisor.event_loop import EVENT_LOOP
+from asynchost.hypervisor.host_facts import read_version
 from asynchost.model import Cause
-from asynchost.settings import MonitorSettings
+from asynchost.settings import DiskSource, MonitorSettings
 
 _PROBE: Final = (
     "<domain type='test'><name>asynchost-probe</name><memory>1024</memory>"
@@ -37,7 +41,8 @@ class Checkup:
     """What was found. Times in seconds."""
 
     hypervisor_type: str
-    hypervisor_version: int
+    hypervisor_version: int | None
+    """None where libvirt cannot tell it; ``version_reason`` says why."""
     libvirt_version: int
     """Of the daemon, or of the library where the driver runs in this process."""
     open_seconds: float
@@ -52,6 +57,9 @@ class Checkup:
     keepalive: bool | None
     """Whether the daemon answers; None where the driver runs in this process, and there is no
     connection to lose."""
+    version_reason: str | None = None
+    disk_reason: str | None = None
+    """Why the space that holds the instances is not known; None where it is, or is not wanted."""
 
 
 async def check_up(uri: str, settings: MonitorSettings) -> Checkup:
@@ -71,10 +79,11 @@ async def check_up(uri: str, settings: MonitorSettings) -> Checkup:
             began = loop.time()
             await connection.open(_ignore)
             open_seconds = loop.time() - began
-            kind, version, library = await connection.ask(
-                "virConnectGetVersion",
-                lambda handle: (handle.getType(), handle.getVersion(), handle.getLibVersion()),
+            kind, library = await connection.ask(
+                "virConnectGetLibVersion",
+                lambda handle: (handle.getType(), handle.getLibVersion()),
             )
+            version, version_reason = await _version(connection, settings)
             began = loop.time()
             domains = await connection.list_domains()
             list_seconds, listed = loop.time() - began, len(domains)
@@ -82,6 +91,7 @@ async def check_up(uri: str, settings: MonitorSettings) -> Checkup:
                 "virDomainGetInfo", lambda handle: _time_read(handle, domains)
             )
             domains.clear()
+            disk_reason = await _why_no_disk(uri, settings)
             keepalive = None if connection.in_process else await _answers_keepalive(connection)
             return Checkup(
                 hypervisor_type=kind,
@@ -94,9 +104,45 @@ async def check_up(uri: str, settings: MonitorSettings) -> Checkup:
                 registered=connection.registered_events,
                 missing_events=tuple(connection.missing_events),
                 keepalive=keepalive,
+                version_reason=version_reason,
+                disk_reason=disk_reason,
             )
         finally:
             await connection.aclose()
+
+
+async def _version(
+    connection: Connection, settings: MonitorSettings
+) -> tuple[int | None, str | None]:
+    """The hypervisor's version, or why libvirt cannot tell it.
+
+    libvirt may have to start each emulator to answer, which takes seconds.
+    """
+    try:
+        version = await connection.ask(
+            "virConnectGetVersion", read_version, settings.listing_deadline_seconds
+        )
+    except CallTimeoutError:
+        raise
+    except HypervisorUnavailableError as error:
+        if connection.lost.done():
+            raise
+        return None, error.reason
+    return version, None
+
+
+async def _why_no_disk(uri: str, settings: MonitorSettings) -> str | None:
+    """Why the space that holds the instances cannot be read; None where it can, or need not."""
+    reader = SpaceReader(uri, settings)
+    if reader.source == DiskSource.NONE:
+        return None
+    try:
+        await reader.read()
+    except DiskUnknownError as error:
+        return str(error)
+    finally:
+        await reader.aclose()
+    return None
 
 
 def _time_read(

@@ -1,20 +1,21 @@
 """Reads what the disks of all domains may still grow by, on a slow timer, domain by domain.
 
-Over a connection of its own, because asking an active domain waits for its QEMU. One that hangs
-holds the connection, which is then left to it: the others are read over a new one, and it is not
-asked again until libvirt has answered. A domain that is new, or was defined anew, is read soon
-after. One without a disk that counts is left out until it is defined anew, and every tenth time
-looked at all the same, since not every change has an event.
+Over a connection of its own, because asking an active domain waits for its QEMU, and looking at
+its files waits for their file system. A read that hangs holds the connection, which is then left to
+it: the other domains are read over a new one, and that domain is not asked again until the read has
+come back. A domain that is new, or was defined anew, is read soon after. A domain without a disk
+that counts is left out until it is defined anew, and every tenth time looked at all the same, since
+not every change has an event.
 
-Memory: one entry for each disk and each domain, and at most four connections that hang, with their
-threads.
+Memory: one entry for each disk and each domain, and at most twenty connections that hang, with
+their threads.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import libvirt
 
@@ -27,6 +28,7 @@ from asynchost.hypervisor.connection import Connection
 from asynchost.hypervisor.domain_disks import (
     DisksUntoldError,
     DomainUnreadError,
+    Observed,
     Place,
     list_uuids,
     read_disks,
@@ -50,10 +52,29 @@ _LONGEST_WAY_GIVEN_SECONDS: Final = 0.5
 _WAY_GIVEN_STEP_SECONDS: Final = 0.02
 # Domains that are made one after another are read in batches of a second.
 _LEAST_SPACING_SECONDS: Final = 1.0
+# One that waits for a file takes a thread and a connection, but no worker of libvirtd's.
+_MOST_LOOKS: Final = 16
 _FULL_ROUND: Final = 10
 _CLOSE_DEADLINE_SECONDS: Final = 0.5
 _LISTING: Final = "the list of domains"
 _OPENING: Final = "a new connection"
+
+
+class _Hang(NamedTuple):
+    """A call that was given up, and holds its connection."""
+
+    connection: Connection
+    observed: Observed | None
+
+    @property
+    def looks(self) -> bool:
+        """Whether it waits for a file of this machine, and so for nothing in libvirt."""
+        return self.observed is not None and self.observed.looks_at is not None
+
+    @property
+    def asks_pool(self) -> bool:
+        """Whether it waits for a storage pool."""
+        return self.observed is not None and self.observed.asks_pool
 
 
 class OvercommitWatch:
@@ -80,7 +101,7 @@ class OvercommitWatch:
         self._untold = False
         self._reason: str | None = None
         self._connection: Connection | None = None
-        self._hanging: dict[str, Connection] = {}
+        self._hanging: dict[str, _Hang] = {}
         self._diskless: set[str] = set()
         self._rounds = 0
         self._changed: set[str] = set()
@@ -124,15 +145,15 @@ class OvercommitWatch:
 
     async def _round(self, uuids: set[str] | None, place: Callable[[], Awaitable[Place]]) -> None:
         """Read these domains, or all that may have a disk that counts, and tell."""
-        here = await place()
+        await place()
         reason = None
         try:
             if uuids is None:
                 self._take_changed()
-                await self._read(await self._list_those_with_disks(), here)
+                await self._read(await self._list_those_with_disks(), place)
                 self._complete = True
             else:
-                await self._read(uuids, here)
+                await self._read(uuids, place)
         except DisksUntoldError as error:
             self._untold, self._complete, self._disks = True, False, Overcommit()
             self._changed.clear()
@@ -171,13 +192,15 @@ class OvercommitWatch:
         self._disks.keep_only(uuids)
         return set(uuids)
 
-    async def _read(self, uuids: Iterable[str], place: Place) -> None:
+    async def _read(self, uuids: Iterable[str], place: Callable[[], Awaitable[Place]]) -> None:
         loop = asyncio.get_running_loop()
         for uuid in sorted(uuids):
+            # First, for it may wait long.
+            observed = Observed(await place())
             if self._hangs(uuid):
                 continue
-            if self._hangs_too_much():
-                self._disks.failed(uuid, f"not asked for, {_MOST_HANGING} others hang")
+            if (objection := self._why_not_asked(observed)) is not None:
+                self._disks.failed(uuid, objection)
                 continue
             await self._give_way()
             begun = loop.time()
@@ -185,11 +208,15 @@ class OvercommitWatch:
                 reading = await self._ask(
                     uuid,
                     "virDomainGetBlockInfo",
-                    partial(read_disks, uuid=uuid, place=place),
+                    partial(read_disks, uuid=uuid, place=observed),
                     self._settings.call_deadline_seconds,
+                    observed,
                 )
             except CallTimeoutError as error:
-                self._disks.failed(uuid, error.reason)
+                path = observed.looks_at
+                self._disks.failed(
+                    uuid, error.reason if path is None else f"{path} does not answer"
+                )
             except DomainUnreadError as error:
                 self._disks.failed(uuid, str(error))
             except (HypervisorUnavailableError, HypervisorRefusedError, DisksUntoldError):
@@ -224,8 +251,11 @@ class OvercommitWatch:
         name: str,
         call: Callable[[libvirt.virConnect], T],
         deadline_seconds: float,
+        observed: Observed | None = None,
     ) -> T:
         """Make one call about ``subject``; if it hangs, leave it the connection.
+
+        ``observed`` says what the call waits for, where that is not libvirt alone.
 
         Raises :class:`CallTimeoutError` also without a call, where the last one still hangs.
         """
@@ -235,7 +265,7 @@ class OvercommitWatch:
         try:
             return await connection.ask(name, call, deadline_seconds)
         except (CallTimeoutError, asyncio.CancelledError):
-            self._leave(subject)
+            self._leave(subject, observed)
             raise
 
     async def _connected(self) -> Connection:
@@ -255,25 +285,34 @@ class OvercommitWatch:
             raise DisksUntoldError("the driver runs inside this process")
         return self._connection
 
-    def _leave(self, subject: str) -> None:
+    def _leave(self, subject: str, observed: Observed | None = None) -> None:
         """Leave the connection to the call that hangs in it; it is closed when that is back."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-            self._hanging[subject] = connection
+            self._hanging[subject] = _Hang(connection, observed)
 
     def _hangs(self, subject: str) -> bool:
         """Whether a call about it was given up, and libvirt has not answered yet."""
-        connection = self._hanging.get(subject)
-        if connection is None:
+        hang = self._hanging.get(subject)
+        if hang is None:
             return False
-        if connection.thread.in_flight:
+        if hang.connection.thread.in_flight:
             return True
         del self._hanging[subject]
         return False
 
-    def _hangs_too_much(self) -> bool:
-        return sum(self._hangs(subject) for subject in tuple(self._hanging)) >= _MOST_HANGING
+    def _why_not_asked(self, observed: Observed) -> str | None:
+        """Why no domain's disks can be asked for now; None where nothing is in the way."""
+        hangs = [self._hanging[subject] for subject in tuple(self._hanging) if self._hangs(subject)]
+        looks = sum(hang.looks for hang in hangs)
+        if len(hangs) - looks >= _MOST_HANGING:
+            return f"not asked for, {_MOST_HANGING} others hang"
+        if looks >= _MOST_LOOKS:
+            return f"not looked at, the files of {_MOST_LOOKS} others do not answer"
+        if observed.in_pool and any(hang.asks_pool for hang in hangs):
+            return "not asked for, the storage pool does not answer"
+        return None
 
     async def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
@@ -282,7 +321,8 @@ class OvercommitWatch:
 
     async def aclose(self) -> None:
         """End the connections, but for those that a call still holds."""
-        left = [*self._hanging.values(), *([self._connection] if self._connection else [])]
+        left = [hang.connection for hang in self._hanging.values()]
+        left += [self._connection] if self._connection else []
         self._connection = None
         for connection in left:
             connection.close()

@@ -95,6 +95,8 @@ class Account:
             name=None if self.host == masked_uri(self.uri) else self.host,
             service_id=self.service_id,
             policy=self.settings.policy,
+            disk=self.settings.disk,
+            instances_path=self.settings.instances_path,
         )
 
     @property

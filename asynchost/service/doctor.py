@@ -109,7 +109,7 @@ def configuration(
 async def _host(host: HostConfig, settings: MonitorSettings) -> AsyncIterator[Finding]:
     what = f"libvirt {escape(masked_uri(host.uri))}"
     try:
-        found = await check_up(host.uri, settings)
+        found = await check_up(host.uri, host.settings(settings))
     except HypervisorRefusedError as error:
         remedy = error.remedy
         if "socket" in remedy or "polkit" in error.reason:
@@ -126,12 +126,21 @@ async def _host(host: HostConfig, settings: MonitorSettings) -> AsyncIterator[Fi
         yield Finding(Health.MEND, what, error.reason, _start_libvirt(host.uri))
         return
     library = _version(found.libvirt_version)
+    version = "" if found.hypervisor_version is None else f" {_version(found.hypervisor_version)}"
     yield Finding(
         Health.OK,
         what,
-        f"{found.hypervisor_type} {_version(found.hypervisor_version)}, libvirt {library},"
+        f"{found.hypervisor_type}{version}, libvirt {library},"
         f" opened in {_milliseconds(found.open_seconds)}",
     )
+    if found.version_reason is not None:
+        yield Finding(
+            Health.NOTE,
+            "hypervisor_version",
+            f"libvirt cannot tell it, so it is 0 or the last known one: {found.version_reason}",
+            "install the emulator (Debian: qemu-system-x86), or link it into a folder of libvirtd's"
+            " PATH",
+        )
     read = (
         "" if found.read_seconds is None else f", one read in {_milliseconds(found.read_seconds)}"
     )
@@ -148,6 +157,14 @@ async def _host(host: HostConfig, settings: MonitorSettings) -> AsyncIterator[Fi
         )
     else:
         yield Finding(Health.OK, "events", registered)
+    if found.disk_reason is not None:
+        reason, _, remedy = found.disk_reason.rpartition("; ")
+        yield Finding(
+            Health.NOTE,
+            "disk",
+            f"not known, so free_disk_gb is NULL and schedulers skip the row: {reason or remedy}",
+            remedy if reason else None,
+        )
     yield keepalive(found.keepalive, host.uri)
 
 

@@ -5,6 +5,7 @@ same file system meanwhile, so sums are compared to the nearest GiB.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -24,10 +25,11 @@ from asynchost.hypervisor.domain_disks import Place
 from asynchost.overcommit import DiskReading
 from tests.integration.pipeline import DEADLINE_SECONDS, EVENTS_ONLY, pipeline
 from tests.support import guests
+from tests.support.disk import file_system
 from tests.support.images import GIB, disk_xml, fill, growth_bytes, guest_xml, qcow2, raw
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.mariadb import Database
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_equal
 
 LAST = "ffffffff-ffff-4fff-bfff-ffffffffffff"
 Make = Callable[..., PrivateLibvirtd]
@@ -224,6 +226,128 @@ async def test_disks_in_use_are_measured_by_what_they_occupy(
 async def monitor_has_seen_the_end_of(monitor: HostMonitor) -> None:
     """Wait until no guest runs."""
     await eventually(lambda: monitor.usage.running_vms == 0, DEADLINE_SECONDS)
+
+
+@pytest.mark.parametrize("kind", ["here", "ext4", "xfs", "tmpfs"])
+async def test_a_blank_disk_in_use_grows_and_a_preallocated_one_does_not(
+    private_libvirtd: Make, tmp_path: Path, kind: str
+) -> None:
+    """libvirt calls both full while they are in use, since nothing was written to either."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(file_system(kind, tmp_path))
+        daemon = private_libvirtd()  # now, so that it sees the new file system
+        connection = stack.enter_context(daemon.connection())
+        blank, full = raw(folder / "blank.raw", 100), raw(folder / "full.raw", 0)
+        with full.open("r+b") as image:
+            os.posix_fallocate(image.fileno(), 0, GIB // 16)
+        xml = guest_xml("g", disk_xml(blank), disk_xml(full, "vdb"))
+        guest = guests.start(connection, xml)
+        async with watched(daemon.uri(), settings_for(folder)) as monitor:
+            await grows(monitor, folder, 100)
+            await asyncio.to_thread(guest.destroy)
+            await monitor_has_seen_the_end_of(monitor)
+            await grows(monitor, folder, 100)
+            assert monitor.status.unreadable_disks == {}
+        await asyncio.to_thread(guests.remove_all, connection)
+        del guest
+
+
+DAMAGES = {
+    "everything after the magic": (8, b"\xff" * 500),
+    "2^64-1": (24, b"\xff" * 8),
+    "2^63": (24, b"\x80" + bytes(7)),
+    "2^61, more than the column holds": (24, b"\x20" + bytes(7)),
+    "2^52, which QEMU does not open": (24, b"\x00\x10" + bytes(6)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_damaged_image_is_a_disk_that_cannot_be_read(
+    libvirtd: PrivateLibvirtd,
+    qemu_connection: libvirt.virConnect,
+    database: Database,
+    tmp_path: Path,
+    damage: str,
+) -> None:
+    """It is named and adds nothing, and every other column is written as ever."""
+    offset, written = DAMAGES[damage]
+    bad = qcow2(tmp_path / "bad.qcow2", 1)
+    with bad.open("r+b") as image:
+        image.seek(offset)
+        image.write(written)
+    good = qcow2(tmp_path / "good.qcow2", 8)
+    uuid = guests.define(qemu_connection, guest_xml("bad", disk_xml(bad))).UUIDString()
+    guests.define(qemu_connection, guest_xml("good", disk_xml(good)))
+    async with pipeline(libvirtd.uri(), database, settings_for(tmp_path)) as host:
+        await host.monitor.disks_read()
+        await grows(host.monitor, tmp_path, 8)
+        assert host.monitor.status.unreadable_disks.keys() == {uuid}
+        assert host.monitor.status.unreadable_disks[uuid].startswith("vda: ")
+        await asyncio.to_thread(guests.start, qemu_connection, guests.guest_xml("g", vcpus=2))
+        await eventually_equal(lambda: host.row()["vcpus_used"], 2, DEADLINE_SECONDS)
+
+
+ODD: dict[str, Callable[[Path], object]] = {
+    "a FIFO": os.mkfifo,
+    "a link to a FIFO": lambda path: (
+        os.mkfifo(path.with_name("fifo")),
+        path.symlink_to(path.with_name("fifo")),
+    ),
+    "a folder": Path.mkdir,
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+async def test_a_disk_that_is_no_regular_file_locks_no_domain(
+    private_libvirtd: Make, tmp_path: Path, kind: str
+) -> None:
+    """libvirt is not asked about it, which would open it with the domain locked; it is named."""
+    daemon = private_libvirtd()
+    odd = tmp_path / "odd.raw"
+    ODD[kind](odd)
+    good = qcow2(tmp_path / "good.qcow2", 8)
+    with daemon.connection() as connection:
+        stuck = guests.define(connection, guest_xml("a", disk_xml(odd))).UUIDString()
+        guests.define(connection, guest_xml("b", disk_xml(good)))
+        async with watched(daemon.uri(), settings_for(tmp_path)) as monitor:
+            assert growth_gib(monitor, tmp_path) == 8
+            assert monitor.status.unreadable_disks.keys() == {stuck}
+            assert await asyncio.to_thread(connection.listAllDomains, 0)
+            assert monitor.status.held_threads == 0
+
+
+async def test_a_remote_hosts_disk_that_is_no_volume_locks_no_domain(
+    private_libvirtd: Make, tmp_path: Path
+) -> None:
+    """A pool takes no FIFO for a volume; neither does it know a file in a folder of its own."""
+    daemon = private_libvirtd(listen_tcp=True)
+    os.mkfifo(tmp_path / "fifo.raw")
+    (tmp_path / "folder").mkdir()
+    deep = qcow2(tmp_path / "folder" / "deep.qcow2", 4)
+    good = qcow2(tmp_path / "good.qcow2", 8)
+    with daemon.connection() as connection:
+        pool = connection.storagePoolDefineXML(
+            f"<pool type='dir'><name>p</name><target><path>{tmp_path}</path></target></pool>"
+        )
+        pool.create()
+        disks = {"a": tmp_path / "fifo.raw", "b": deep, "c": good}
+        uuids = {
+            name: guests.define(connection, guest_xml(name, disk_xml(disk))).UUIDString()
+            for name, disk in disks.items()
+        }
+        late = qcow2(tmp_path / "late.qcow2", 1)
+        uuids["d"] = guests.define(connection, guest_xml("d", disk_xml(late))).UUIDString()
+        async with watched(daemon.tcp_uri(), settings_for(tmp_path)) as monitor:
+            unread = monitor.status.unreadable_disks
+            assert unread.keys() == {uuids[name] for name in "abd"}
+            assert "is no volume of the storage pool 'p'" in unread[uuids["b"]]
+            assert "virsh pool-refresh" in unread[uuids["d"]]
+            assert await asyncio.to_thread(connection.listAllDomains, 0)
+            assert monitor.disk is not None
+            assert monitor.disk.available_least_bytes == pool.info()[3] - growth_bytes(good)
+            await asyncio.to_thread(pool.refresh, 0)
+            await eventually(lambda: uuids["d"] not in monitor.status.unreadable_disks)
+        del pool
 
 
 async def test_a_remote_hosts_disks_are_those_of_its_pool(

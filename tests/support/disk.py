@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
+from tests.support.namespace import search_path
+
 MIB = 2**20
 
 
@@ -33,6 +37,37 @@ def small_disk(folder: Path, mebibytes: int) -> Iterator[None]:
     finally:
         tempfile.tempdir = before
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
+def file_system(kind: str, folder: Path) -> Iterator[Path]:
+    """A folder on a new file system of that kind; for "here", the folder itself.
+
+    A private libvirtd sees it if it is started afterwards. It is half a gibibyte, in a file of the
+    folder. Skips the test where it cannot be made.
+    """
+    if kind == "here":
+        yield folder
+        return
+    at, image = folder / kind, folder / f"{kind}.image"
+    at.mkdir()
+    if kind == "tmpfs":
+        mount = ["mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", str(at)]
+    else:
+        maker = shutil.which(f"mkfs.{kind}", path=search_path())
+        if maker is None:
+            pytest.skip(f"mkfs.{kind} is missing")
+        with image.open("wb") as file:
+            file.truncate(512 * MIB)
+        subprocess.run([maker, "-q", str(image)], check=True, capture_output=True)
+        mount = ["mount", "-o", "loop", str(image), str(at)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system of one's own: {mounted.stderr.strip()}")
+    try:
+        yield at
+    finally:
+        subprocess.run(["umount", "--lazy", str(at)], check=True)
 
 
 def fill(ballast: Path) -> None:

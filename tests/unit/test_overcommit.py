@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asynchost.overcommit import DiskReading, FileGrowth, Overcommit, UnreadDisk, growth_bytes
+from asynchost.overcommit import (
+    DiskReading,
+    FileGrowth,
+    ImpossibleSizeError,
+    Overcommit,
+    UnreadDisk,
+    growth_bytes,
+)
 
 
 def reading(*unread: UnreadDisk, **sizes: int) -> DiskReading:
@@ -23,6 +30,29 @@ def test_a_disk_grows_to_its_capacity_and_never_shrinks(
 ) -> None:
     """One that occupies more than it holds gives no room to the others."""
     assert growth_bytes(capacity, occupied) == growth
+
+
+@pytest.mark.parametrize(
+    ("capacity", "occupied", "length"),
+    [
+        (2**64 - 1, 4096, 508),
+        (2**63, 0, 2**63),
+        (2**52, 0, 512),
+        (-1, 0, 0),
+        (100, -1, 0),
+        (100, 2**63, 0),
+    ],
+)
+def test_a_size_that_cannot_be_is_an_error(capacity: int, occupied: int, length: int) -> None:
+    """libvirt takes a damaged image's header for what it says, without an error of its own."""
+    with pytest.raises(ImpossibleSizeError, match="cannot be"):
+        growth_bytes(capacity, occupied, length)
+
+
+def test_a_size_that_a_file_really_has_is_believed() -> None:
+    """Some file systems hold sparse files of exbibytes."""
+    assert growth_bytes(2**52 - 1, 0) == 2**52 - 1
+    assert growth_bytes(2**62, 0, length=2**62) == 2**62
 
 
 def test_the_sum_is_over_all_domains() -> None:

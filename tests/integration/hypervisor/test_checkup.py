@@ -2,11 +2,18 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import libvirt
 import pytest
 
-from asynchost import HypervisorRefusedError, HypervisorUnavailableError, MonitorSettings
+from asynchost import (
+    DiskSource,
+    HypervisorRefusedError,
+    HypervisorUnavailableError,
+    MonitorSettings,
+)
 from asynchost.hypervisor import checkup
 from asynchost.hypervisor.checkup import check_up, probe_delivery
 from asynchost.hypervisor.connection import Connection
@@ -97,3 +104,30 @@ async def test_an_event_is_heard_and_its_domain_is_gone() -> None:
         assert [domain.name() for domain in connection.listAllDomains()] == ["test"]
     finally:
         connection.close()
+
+
+async def test_the_space_of_the_instances_is_looked_at(tmp_path: Path) -> None:
+    """Why it cannot be read is told; nothing is where it can, or no disk is wanted."""
+    for path, disk, told in (
+        (tmp_path, None, False),
+        (tmp_path / "missing", None, True),
+        (tmp_path / "missing", DiskSource.NONE, False),
+    ):
+        settings = replace(SETTINGS, instances_path=str(path), disk=disk)
+        reason = (await check_up("test:///default", settings)).disk_reason
+        assert (reason is not None) == told
+        assert not told or str(path) in str(reason)
+
+
+async def test_a_libvirt_that_finds_no_emulator_is_no_libvirt_that_is_away(
+    private_libvirtd: Callable[..., PrivateLibvirtd], tmp_path: Path
+) -> None:
+    """The look goes on, and says why the version is not known."""
+    daemon = await asyncio.to_thread(private_libvirtd)
+    if not daemon.privileged:
+        pytest.skip("only root may show a daemon other files than the machine's")
+    await asyncio.to_thread(daemon.hide_emulators, tmp_path / "qemu")
+    found = await check_up(daemon.uri("qemu"), SETTINGS)
+    assert found.hypervisor_version is None
+    assert "emulator" in str(found.version_reason)
+    assert (found.domains, found.missing_events) == (0, ())

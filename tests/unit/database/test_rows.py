@@ -83,6 +83,14 @@ def test_known_disk_without_a_least_is_null_there() -> None:
     assert values["disk_available_least"] is None
 
 
+@pytest.mark.parametrize(("gib", "told"), [(-(2**31), -(2**31)), (-(2**31) - 1, None)])
+def test_a_least_that_the_column_cannot_hold_is_null(gib: int, told: int | None) -> None:
+    """It holds back no other column, and no other number is written in its place."""
+    values = encoded(replace(SNAPSHOT, disk=DiskUsage(2**40, 0, gib * 2**30)))
+    assert values["disk_available_least"] == told
+    assert values["local_gb"] == 1024
+
+
 def test_cpu_info_has_the_width_of_addresses_where_it_is_known() -> None:
     """As Nova writes it: the key is left out otherwise."""
     width = {"mode": "emulate", "bits": 46}

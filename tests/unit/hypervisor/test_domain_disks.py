@@ -7,7 +7,11 @@ from asynchost.hypervisor.domain_disks import (
     Description,
     DomainUnreadError,
     FileDisk,
+    Found,
+    Observed,
+    Place,
     VolumeDisk,
+    VolumeName,
     describe,
     list_uuids,
     read_disks,
@@ -93,32 +97,67 @@ def test_an_active_domain_has_a_number() -> None:
 # The test driver inside this process has one domain: it occupies more than it holds.
 
 
-class Everywhere:
-    """A place that holds every file."""
+class Somewhere:
+    """A place that holds every file, or none; each occupies as much."""
 
-    def file_of(self, path: str) -> str | None:
-        """The path."""
-        return path
+    def __init__(self, found: Found | None, *, in_pool: bool = False) -> None:
+        self._found = found
+        self.in_pool = in_pool
 
-
-class Nowhere:
-    """A place that holds none."""
-
-    def file_of(self, _path: str) -> str | None:
-        """Elsewhere."""
-        return None
+    def look(self, path: str) -> Found | None:
+        """What was said."""
+        del path
+        return self._found
 
 
-def test_a_disk_is_read_where_it_lies_on_the_space_that_counts() -> None:
-    """By whatever the driver has of statistics."""
+FILE = "/guest/diskimage1"
+
+
+def growth_in(place: Place) -> DiskReading | None:
+    """What the test driver's domain is read as."""
     connection = libvirt.openReadOnly("test:///default")
     try:
         (uuid,) = list_uuids(connection)
-        found = read_disks(connection, uuid, Everywhere())
-        assert found == DiskReading({"/guest/diskimage1": FileGrowth("/guest/diskimage1", 0)})
-        assert read_disks(connection, uuid, Nowhere()) == DiskReading({})
+        return read_disks(connection, uuid, place)
     finally:
         connection.close()
+
+
+def test_a_disk_is_read_where_it_lies_on_the_space_that_counts() -> None:
+    """Its virtual size is the driver's figure, what it occupies is the file system's."""
+    assert growth_in(Somewhere(None)) == DiskReading({})
+    none_left = growth_in(Somewhere(Found(FILE, 2**40)))
+    assert none_left == DiskReading({FILE: FileGrowth(FILE, 0)})
+    blank = growth_in(Somewhere(Found(FILE, 0)))
+    assert blank is not None
+    assert blank.growth[FILE].size_bytes > 0
+
+
+def test_of_a_file_that_is_not_seen_a_volume_tells() -> None:
+    """A volume that the pool does not know is a disk that cannot be read, with advice."""
+    found = Found(FILE, volume=VolumeName("default-pool", "no-such-volume"))
+    reading = growth_in(Somewhere(found, in_pool=True))
+    assert reading is not None
+    assert reading.growth == {}
+    (unread,) = reading.unread
+    assert (unread.source, unread.target) == (FILE, "vda")
+    assert "no-such-volume" in unread.reason
+    assert "virsh pool-refresh" in unread.reason
+
+
+def test_what_a_reading_waits_for_is_known_meanwhile() -> None:
+    """A look at a file that hangs is told from a libvirt that hangs."""
+    seen: list[str | None] = []
+
+    class Slow(Somewhere):
+        def look(self, path: str) -> Found | None:
+            seen.append(observed.looks_at)
+            return super().look(path)
+
+    observed = Observed(Slow(None))
+    assert growth_in(observed) == DiskReading({})
+    assert seen == [FILE]
+    assert observed.looks_at is None
 
 
 def test_a_domain_that_is_no_more_has_no_reading() -> None:
@@ -126,8 +165,8 @@ def test_a_domain_that_is_no_more_has_no_reading() -> None:
     connection = libvirt.openReadOnly("test:///default")
     try:
         missing = "00000000-0000-0000-0000-000000000001"
-        assert read_disks(connection, missing, Everywhere()) is None
+        assert read_disks(connection, missing, Somewhere(None)) is None
         with pytest.raises(DomainUnreadError, match="UUID"):
-            read_disks(connection, "no", Everywhere())
+            read_disks(connection, "no", Somewhere(None))
     finally:
         connection.close()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from asynchost.hypervisor import overcommit_watch
-from asynchost.hypervisor.domain_disks import Place
+from asynchost.hypervisor.domain_disks import Found, Place
 from asynchost.hypervisor.overcommit_watch import OvercommitWatch
 from asynchost.settings import MonitorSettings
 
@@ -13,9 +13,16 @@ from asynchost.settings import MonitorSettings
 class Everywhere(Place):
     """Every file counts."""
 
-    def file_of(self, path: str) -> str | None:
+    in_pool = False
+
+    def look(self, path: str) -> Found | None:
         """See the base."""
-        return path
+        return Found(path, 0)
+
+
+async def everywhere() -> Place:
+    """The place, at once."""
+    return Everywhere()
 
 
 class Watch(OvercommitWatch):
@@ -39,7 +46,7 @@ class Watch(OvercommitWatch):
 async def test_disks_are_read_when_what_events_marked_has_been() -> None:
     """The totals are what somebody waits for."""
     watch = Watch([True, True, False, False])
-    await watch._read({"a", "b"}, Everywhere())
+    await watch._read({"a", "b"}, everywhere)
     assert watch.left == [[False], []]
 
 
@@ -47,5 +54,5 @@ async def test_disks_are_read_in_a_storm_that_does_not_end(monkeypatch: pytest.M
     """More slowly, but they are."""
     monkeypatch.setattr(overcommit_watch, "_LONGEST_WAY_GIVEN_SECONDS", 0.0)
     watch = Watch([True, True])
-    await watch._read({"a", "b"}, Everywhere())
+    await watch._read({"a", "b"}, everywhere)
     assert watch.left == [[True], []]

@@ -1,5 +1,7 @@
 """Findings, as far as they can be told without a server."""
 
+from pathlib import Path
+
 import pytest
 
 from asynchost.database.url import DatabaseUrl
@@ -134,3 +136,17 @@ def test_a_host_of_another_users_daemon_is_that_users_to_look_at() -> None:
     assert (note.health, "asynchost doctor" in str(note.remedy)) == (Health.NOTE, True)
     assert str(note.remedy).startswith(theirs.as_its_user)
     assert watched.health is Health.OK
+
+
+async def test_a_space_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """By the host's own settings; with the reason and the way out."""
+    findings = {}
+    for path in (tmp_path, tmp_path / "missing"):
+        host = HostConfig("test:///default", instances_path=str(path))
+        examined = examine([host], MonitorSettings(), None, Told([], [], []), probe=False)
+        findings[path] = [finding async for finding in examined if finding.what == "disk"]
+    assert findings[tmp_path] == []
+    (disk,) = findings[tmp_path / "missing"]
+    assert disk.health is Health.NOTE
+    assert str(tmp_path / "missing") in disk.found
+    assert "instances_path" in str(disk.remedy)
