@@ -4,7 +4,7 @@ Synchronous: it decides, the lane carries out. Memory: the values of one row, on
 KiB for a host whose row nobody fights over.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -13,12 +13,23 @@ from asynchost.database.acknowledged import Acknowledged
 from asynchost.database.foreign_edits import Edit, ForeignEdits, OnForeignEdit
 from asynchost.database.identity import Claim, Wanted
 from asynchost.database.records import OwnedRow, Record, Retry, Verdict
-from asynchost.database.rows import RowEncoder, RowValues, in_order, named, supported_instances
+from asynchost.database.rejected import Rejected
+from asynchost.database.rows import (
+    RowEncoder,
+    RowValues,
+    Value,
+    Values,
+    in_order,
+    named,
+    supported_instances,
+    unfit,
+)
 from asynchost.database.settings import WhenFenced, WriterSettings
-from asynchost.database.statements import FenceKey, RowWrite, Sign
+from asynchost.database.statements import PARTIAL, REFUSED, FenceKey, RowWrite, Sign
 from asynchost.database.vigil import MISSED_RENEWALS, Sight, Vigil
 from asynchost.debounce import Debouncer
 from asynchost.errors import AsynchostError, FencedError
+from asynchost.log import get_logger
 from asynchost.model import HostSnapshot, SnapshotSource
 
 _NEVER = float("inf")
@@ -56,10 +67,11 @@ class Attachment:
         "_debouncer",
         "_edits",
         "_encoder",
+        "_is_refused",
         "_is_suspect",
         "_known_term",
         "_offered",
-        "_refused",
+        "_rejected",
         "_remove_listener",
         "_resuming",
         "_retry_at",
@@ -70,10 +82,12 @@ class Attachment:
         "_told_sign_at",
         "_told_state",
         "_told_trouble",
+        "_tolerated",
         "_vigil",
         "_was_locked",
         "edit",
         "error",
+        "fault",
         "given_name",
         "row",
         "service_id",
@@ -111,7 +125,13 @@ class Attachment:
         self._encoder = RowEncoder()
         self._acknowledged = Acknowledged()
         self._offered: RowValues | None = None
-        self._refused: RowValues | None = None
+        self.fault: str | None = None
+        """The unexpected error because of which the host is left out for a while."""
+        self._rejected: Rejected | None = None
+        self._is_refused = False
+        """Whether the server refused the last write of this row, for a reason unknown here."""
+        self._tolerated: Values = {}
+        """The columns that another program has changed and that are left so."""
         self._known_term = 0
         self._seen_state: str | None = None
         self._told_state: str | None = None
@@ -165,13 +185,21 @@ class Attachment:
         """The loop's time at which to write; infinity when nothing is pending."""
         if self._retry_at is not None:
             return self._retry_at
-        deadline = self._debouncer.deadline
-        return _NEVER if deadline is None else deadline
+        deadline = _NEVER if self._debouncer.deadline is None else self._debouncer.deadline
+        if self._rejected is not None and self.error is None:
+            return min(deadline, self._rejected.retry_at)
+        return deadline
 
     def take(self) -> None:
         """The write begins: a change from here on asks for another one."""
         self._retry_at = None
         self._debouncer.take()
+        if self._rejected is not None:
+            values = self._values()
+            self._rejected.take(
+                None if values is None else named(values), self._surroundings.clock()
+            )
+            self._surroundings.touched(self)
 
     def retry(self) -> None:
         """Something else was in the way: write at the next turn."""
@@ -193,6 +221,7 @@ class Attachment:
         else:
             if retry is Retry.ALONE:
                 self._alone_until = now + _ALONE_SECONDS
+                self._is_refused = True
             elif self._backoff is not None:
                 self._is_suspect = True
             if self._backoff is None:
@@ -227,20 +256,33 @@ class Attachment:
     @property
     def retrying(self) -> bool:
         """Whether the last attempt failed and another one is to come."""
-        return self._retry_at is not None
+        return self._retry_at is not None or (
+            self._rejected is not None and self._rejected.is_changed
+        )
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a flush waits for another attempt: not where the server refuses this row."""
+        if self._retry_at is not None:
+            return self._retry_at == 0.0 or not self._is_refused
+        return self.retrying
 
     # -- what ---------------------------------------------------------------------------------
 
     def wanted(self) -> Wanted | None:
         """What to claim; None when a row is owned already, or cannot be made yet."""
         snapshot = self._writable()
-        if self.row is not None or snapshot is None:
+        values = None if self.row is not None or snapshot is None else self._encoded(snapshot)
+        if snapshot is None or values is None:
+            self._postpone_fault()
             return None
         name, facts = snapshot.name, snapshot.facts
         if name is None or facts is None:
             return None
-        values = self._encoder.encode(snapshot)
-        if values == self._refused:
+        if self._rejected is not None and not self._rejected.is_tried:
+            return None
+        if wrong := unfit(named(values)):
+            self.reject(named(values), _unfit_reason(wrong), None, is_whole=True)
             return None
         self._offered = values
         return Wanted(
@@ -256,23 +298,57 @@ class Attachment:
 
     def plan(self) -> RowWrite | None:
         """The write that makes the row true now, numbered anew; None when none is needed."""
-        row, values = self.row, self._values()
-        if row is None or values is None:
+        values = None if self.row is None else self._values()
+        if values is None:
+            self._postpone_fault()
             return None
         columns, differing = self._acknowledged.difference(values)
-        if not columns or values == self._refused:
+        if self._rejected is not None and not self._rejected.is_tried:
+            columns, differing = _without(columns, differing, self._rejected.columns)
+        if wrong := unfit(dict(zip(columns, differing, strict=True))):
+            columns, differing = _without(columns, differing, wrong)
+            known = {} if self._rejected is None else self._rejected.columns
+            self.reject({**known, **wrong}, _unfit_reason(wrong), None, is_whole=False)
+        if not columns:
+            self._accepted()
             return None
         self._offered = values
-        return RowWrite(row.row_id, row.term, self._acknowledged.next_seq(), columns, differing)
+        return self.write_of(columns, differing)
+
+    def write_of(self, columns: tuple[str, ...], values: RowValues) -> RowWrite:
+        """A write of these columns of the row, which is owned; numbered anew."""
+        row = self.row
+        assert row is not None  # noqa: S101 - for the type
+        return RowWrite(row.row_id, row.term, self._acknowledged.next_seq(), columns, values)
 
     def sign(self) -> Sign | None:
         """A sign of life; None where no row is owned."""
         if self.row is None or self.error is not None:
             return None
-        snapshot = self._source.snapshot()
+        snapshot = self._look()
+        if snapshot is None:
+            return Sign(self.row.row_id, self.row.term, REFUSED, None)
         age = snapshot.stale_seconds
         stale = None if snapshot.fresh or age is None else int(age * 1_000_000)
-        return Sign(self.row.row_id, self.row.term, _state(snapshot), stale)
+        return Sign(self.row.row_id, self.row.term, self._state(snapshot), stale)
+
+    @property
+    def left_out(self) -> Values:
+        """The columns that are known to hold another value than the host has, with the value that
+        they should hold."""
+        rejected = {} if self._rejected is None else self._rejected.columns
+        return {**self._tolerated, **rejected}
+
+    @property
+    def trouble(self) -> str | None:
+        """``refused`` where nothing of the host is written, ``partial`` where some columns are
+        left out, None where nothing is known to be false."""
+        removed = self._edits is not None and self._edits.is_removed
+        if self.fault is not None or self._is_refused or removed:
+            return REFUSED
+        if self._rejected is not None:
+            return REFUSED if self._rejected.is_whole else PARTIAL
+        return PARTIAL if self._tolerated else None
 
     @property
     def state_moved(self) -> bool:
@@ -289,23 +365,83 @@ class Attachment:
         self._acknowledged.begin(in_order(claim.values), self._offered)
         self._vigil = None
         self._resuming = False
+        self._rejected = None
+        self._tolerated = {}
         self._went_well()
         self._seen_state = self._told_state = "fresh"
 
     def acknowledge(self, write: RowWrite) -> None:
         """The database said that the write has landed."""
         self._acknowledged.confirm(write)
+        if self._tolerated:
+            for column in write.columns:
+                self._tolerated.pop(column, None)
+        self.settle()
+
+    def settle(self) -> None:
+        """All that was prepared last has landed."""
+        self._accepted()
         self._went_well()
+
+    def confirm(self, write: RowWrite) -> None:
+        """The same of a part of what is to be written, or of what is written in place of it."""
+        self._acknowledged.confirm(write)
+
+    def _accepted(self) -> None:
+        """What was prepared last has landed, or is there already."""
+        if self._rejected is not None and self._rejected.is_tried:
+            self._rejected = None
 
     def doubt(self, write: RowWrite) -> None:
         """Nobody knows whether the write has landed, or still will."""
         self._acknowledged.doubt(write)
         self._offered = None
 
-    def refuse(self) -> None:
-        """The database takes the values of the last claim or write from nobody: they are not sent
-        again until one of them differs, as it may do by now."""
-        self._refused = self._offered
+    def reject(
+        self, columns: Mapping[str, Value], reason: str, code: int | None, *, is_whole: bool
+    ) -> None:
+        """These values can be written by nobody: leave them out for a while, and tell of it.
+
+        ``is_whole``: nothing of the row could be written, or it could not be made. ``code`` is the
+        server's error code; None where the values were not sent.
+        """
+        now = self._surroundings.clock()
+        if self._rejected is None:
+            self._rejected = Rejected()
+        self._alone_until = now + _ALONE_SECONDS
+        self._retry_at = None
+        is_news = self._rejected.reject(columns, reason, now, is_whole=is_whole)
+        self._look()
+        self._surroundings.touched(self)
+        if is_news and self.is_news(("left out", *sorted(columns))):
+            get_logger("asynchost.database").error(
+                "row left out until its values change",
+                host=self.host,
+                row=self.row_id,
+                columns=sorted(columns),
+                state=self.trouble,
+                code=code,
+                reason=reason,
+            )
+
+    def reject_all(self, reason: str, code: int | None) -> None:
+        """The same of a row that cannot be made."""
+        offered = {} if self._offered is None else named(self._offered)
+        self.reject(offered, reason, code, is_whole=True)
+
+    def _postpone_fault(self) -> None:
+        """Look at the host again after a delay, if an unexpected error came of it."""
+        if self.fault is not None and self._retry_at is None and self.error is None:
+            self.postpone(Retry.ALONE)
+
+    def stumble(self, error: Exception) -> None:
+        """An error that nobody expected came of this host: its row is left as it is for a while."""
+        self.fault = f"{type(error).__name__}: {error}"
+        self._seen_state = REFUSED
+        if self.is_news(self.fault):
+            get_logger("asynchost.database").error(
+                "host left out after an unexpected error", host=self.host, reason=self.fault
+            )
 
     def told(self, sign: Sign) -> None:
         """The sign of life was taken."""
@@ -330,8 +466,11 @@ class Attachment:
             self.row = replace(row, term=record.term)
         self.edit = self._edit_in(record)
         self._acknowledged.read(record.seq, record.values)
+        self._tolerated = {}
         if self.edit is not None and not self.edit.repaired:
             self._acknowledged.tolerate(self.edit.wanted)
+            self._tolerated = dict(self.edit.wanted)
+        self._look()
         return Verdict.KEPT
 
     def _edit_in(self, record: Record) -> Edit | None:
@@ -452,9 +591,15 @@ class Attachment:
         self._on_change()
 
     def _differs(self, values: RowValues | None) -> bool:
-        if values is None or values == self._refused:
+        if values is None:
             return False
-        columns, _ = self._acknowledged.difference(values)
+        columns, differing = self._acknowledged.difference(values)
+        if self._rejected is not None:
+            now = named(values)
+            same = {c: v for c, v in self._rejected.columns.items() if now[c] == v}
+            if self.row is None:
+                return len(same) < len(self._rejected.columns)
+            columns, _ = _without(columns, differing, same)
         return self.row is None or bool(columns)
 
     def _values(self, *, frozen: bool = False) -> RowValues | None:
@@ -463,11 +608,40 @@ class Attachment:
         ``frozen`` takes what is known of a stale host for what it is now: to tell, not to write.
         """
         snapshot = self._writable(frozen=frozen)
-        return None if snapshot is None else self._encoder.encode(snapshot)
+        return None if snapshot is None else self._encoded(snapshot)
+
+    def _encoded(self, snapshot: HostSnapshot) -> RowValues | None:
+        """The values of the row; None after an error that nobody expected."""
+        try:
+            values = self._encoder.encode(snapshot)
+        except Exception as error:  # noqa: BLE001 - told, and tried again
+            self.stumble(error)
+            return None
+        if self.fault is not None:
+            self.fault = None
+            self._is_refused = False
+            self._seen_state = self._state(snapshot)
+        return values
+
+    def _look(self) -> HostSnapshot | None:
+        """The host as it is now; None after an error that nobody expected."""
+        try:
+            snapshot = self._source.snapshot()
+        except Exception as error:  # noqa: BLE001 - told, and tried again
+            self.stumble(error)
+            return None
+        self._seen_state = self._state(snapshot)
+        return snapshot
+
+    def _state(self, snapshot: HostSnapshot) -> str:
+        if not snapshot.fresh:
+            return "stale"
+        return self.trouble or "fresh"
 
     def _writable(self, *, frozen: bool = False) -> HostSnapshot | None:
-        snapshot = self._source.snapshot()
-        self._seen_state = _state(snapshot)
+        snapshot = self._look()
+        if snapshot is None:
+            return None
         if frozen:
             snapshot = replace(snapshot, fresh=True)
         if self._vigil is not None and not self._resuming:
@@ -478,10 +652,20 @@ class Attachment:
 
     def _went_well(self) -> None:
         self._offered = None
-        self._refused = None
+        self.fault = None
+        self._is_refused = False
         self._is_suspect = self._was_locked = False
         self._backoff = None
 
 
-def _state(snapshot: HostSnapshot) -> str:
-    return "fresh" if snapshot.fresh else "stale"
+def _without(
+    columns: tuple[str, ...], values: RowValues, left_out: Container[str]
+) -> tuple[tuple[str, ...], RowValues]:
+    """The columns that are not left out, and their values."""
+    kept = [(c, v) for c, v in zip(columns, values, strict=True) if c not in left_out]
+    return tuple(c for c, _ in kept), tuple(v for _, v in kept)
+
+
+def _unfit_reason(values: Mapping[str, object]) -> str:
+    listed = ", ".join(f"{column}={value!r:.60}" for column, value in values.items())
+    return f"no column holds a value of this kind: {listed}"

@@ -20,7 +20,7 @@ from asynchost.database.identity import (
 from asynchost.database.layout import Layout
 from asynchost.database.records import Retry
 from asynchost.database.session import Session
-from asynchost.errors import ConfigurationError, DatabaseRefusedError
+from asynchost.errors import AsynchostError, ConfigurationError, DatabaseRefusedError
 from asynchost.log import get_logger
 
 _CLAIMS_PER_TRANSACTION = 100
@@ -114,6 +114,18 @@ class Claimant:
         return setbacks + (_not_tried(rest) if late else await self._claim(rest, held, until))
 
     async def _attempt(self, wanted: Sequence[Wanted], held: Mapping[int, str]) -> list[Claim]:
+        try:
+            return await self._attempts(wanted, held)
+        except (AsynchostError, StillOwnedError):
+            raise
+        except Exception as error:
+            if self._session.closed:
+                raise
+            # What one host's rows cause must not end the writing of all: as a refused statement.
+            reason = f"{type(error).__name__}: {error}"
+            raise StatementError(str(self._session.url), None, reason, Kind.STATEMENT) from error
+
+    async def _attempts(self, wanted: Sequence[Wanted], held: Mapping[int, str]) -> list[Claim]:
         for _ in range(_ATTEMPTS - 1 if len(wanted) == 1 else 0):
             try:
                 return await claim(self._session, wanted, self._owner, held, self._layout)
@@ -132,20 +144,10 @@ class Claimant:
             attachment.fail(error)
             self._log.error("row refused", host=attachment.host, reason=error.message)
         elif error.kind is Kind.BAD_ROW:
-            self.refuse(attachment, error)
+            attachment.reject_all(error.reason, error.code)
         else:
             return [Setback(attachment, error, Retry.ALONE)]
         return []
-
-    def refuse(self, attachment: Attachment, error: StatementError) -> None:
-        """The database takes this row's values from nobody."""
-        attachment.refuse()
-        self._log.error(
-            "row left out until its values change",
-            host=attachment.host,
-            code=error.code,
-            reason=error.reason,
-        )
 
     def _tell(self, one: Wanting, claimed: Claim) -> None:
         created = claimed.values if claimed.how is How.CREATED else {}

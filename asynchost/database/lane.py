@@ -5,6 +5,7 @@ writer's matter. Memory: the statements of a thousand hosts, and one answer.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -12,9 +13,11 @@ from asynchost.database import statements
 from asynchost.database.attachment import Attachment
 from asynchost.database.claims import LISTED, Claimant, Setback, shown
 from asynchost.database.classify import Kind, RowsLockedError, StatementError
+from asynchost.database.finding import moved
 from asynchost.database.layout import Layout
 from asynchost.database.plan import Plan
 from asynchost.database.records import Record, Retry, Verdict
+from asynchost.database.rows import Value, Values
 from asynchost.database.session import Row, Session
 from asynchost.database.statements import FenceKey, RowWrite, Sign
 from asynchost.database.vigil import MISSED_RENEWALS, Sight
@@ -33,6 +36,8 @@ _ISOLATING_SECONDS = 0.5
 """Bounds how long all others wait while the rows are looked for that make statements fail."""
 _DEADLOCK = 1213
 """Nobody waited for it, and the other one may go on."""
+_NEVER_NULL = frozenset({"hypervisor_hostname"})
+"""The columns that keep their last value where a value does not fit, though NULL would."""
 _PREPARING_SECONDS = 0.002
 """The pause between looks for what became due: so long the server may wait, at most."""
 
@@ -259,8 +264,8 @@ class Lane:
         if not unlocked and self._careful:
             return await self._flush_unlocked(batch, planned, until)
         hosts = [planned[write.row_id] for write in batch]
-        text = self._update(batch)
         try:
+            text = self._update(batch)
             async with self._alone():
                 matched = await self._session.write(text)
             if len(batch) > 1:
@@ -330,8 +335,7 @@ class Lane:
             host = planned[batch[0].row_id]
             if error.kind is Kind.STATEMENT:
                 return [Setback(host, error, Retry.ALONE)]
-            self._claimant.refuse(host, error)
-            return []
+            return await self._write_what_fits(host, batch[0], error)
         loop = asyncio.get_running_loop()
         until = loop.time() + _ISOLATING_SECONDS if until is None else until
         middle = len(batch) // 2
@@ -341,6 +345,70 @@ class Lane:
             hosts = [planned[write.row_id] for write in second]
             return setbacks + [Setback(host, None, Retry.AT_ONCE) for host in hosts]
         return setbacks + await self._flush(second, planned, unlocked=True, until=until)
+
+    async def _write_what_fits(
+        self, host: Attachment, write: RowWrite, error: StatementError
+    ) -> list[Setback]:
+        """Write those columns of one row that the table takes, and NULL in place of the others.
+
+        A column that takes no NULL keeps its last value.
+        """
+        refused: dict[str, Value] = {}
+        parts = deque([write.named])
+        is_tried = True
+        try:
+            while parts:
+                part = parts.popleft()
+                is_taken = not is_tried and await self._try(host, part)
+                is_tried = False
+                if is_taken:
+                    continue
+                if len(part) == 1:
+                    refused.update(part)
+                    continue
+                columns = list(part.items())
+                middle = len(columns) // 2
+                parts.extendleft((dict(columns[middle:]), dict(columns[:middle])))
+            landed = len(refused) < len(write.columns)
+            if landed and len(refused) > 1 and await self._try(host, refused):
+                # A rule over several columns, which the others had to come before.
+                refused = {}
+            if not refused:
+                host.settle()
+                self._tell_written([(host, write)])
+                return []
+            for column in refused.keys() - _NEVER_NULL:
+                landed = await self._try(host, {column: None}) or landed
+        except StatementError as failed:
+            if failed.kind is Kind.CONNECTION:
+                raise
+            return [Setback(host, failed)]
+        host.reject(refused, error.reason, error.code, is_whole=not landed)
+        return []
+
+    async def _try(self, host: Attachment, values: Values) -> bool:
+        """Write these columns of one row; returns whether the table takes them.
+
+        :raises StatementError: for another reason than the values.
+        """
+        write = host.write_of(tuple(values), tuple(values.values()))
+        try:
+            async with self._alone():
+                matched = await self._session.write(self._update([write]))
+        except StatementError as error:
+            if error.kind is Kind.BAD_ROW:
+                return False
+            if error.kind is Kind.CONNECTION:
+                host.doubt(write)
+            raise
+        except BaseException:
+            host.doubt(write)
+            raise
+        if not matched:
+            await self._find_out([host], [write])
+            raise moved(self._session, "the row changed while it was written")
+        host.confirm(write)
+        return True
 
     async def _locked(self, lockable: str, existing: str) -> set[int]:
         """The rows that exist and that somebody else has locked."""
@@ -397,6 +465,14 @@ class Lane:
         return setbacks
 
     def _judge(self, attachment: Attachment, records: Mapping[FenceKey, Record]) -> Verdict:
+        try:
+            return self._judge_plainly(attachment, records)
+        except Exception as error:  # noqa: BLE001 - told, and tried again
+            # Whatever stands in one row must not end the writing of all.
+            attachment.stumble(error)
+            return Verdict.KEPT
+
+    def _judge_plainly(self, attachment: Attachment, records: Mapping[FenceKey, Record]) -> Verdict:
         row = attachment.row
         record = None if row is None else records.get(row.key)
         if record is not None and attachment.lost_writes(record):

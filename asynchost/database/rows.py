@@ -94,6 +94,24 @@ def in_order(values: Mapping[str, Value]) -> RowValues:
     return tuple(values[column] for column in OWNED_COLUMNS)
 
 
+def unfit(values: Mapping[str, Value]) -> Values:
+    """Those values that no column can take: of another type than a number or a text, or a text
+    that has no bytes in UTF-8."""
+    return {column: value for column, value in values.items() if not _is_fit(value)}
+
+
+def _is_fit(value: object) -> bool:
+    if isinstance(value, str):
+        if value.isascii():
+            return True
+        try:
+            value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            return False
+        return True
+    return value is None or isinstance(value, int)
+
+
 @lru_cache(maxsize=256)
 def _shared(values: RowValues) -> RowValues:
     """The one copy for all hosts that are alike: a thousand of them are of few kinds."""

@@ -17,6 +17,8 @@ ROWS_PER_STATEMENT = 1000
 _NOW = "UTC_TIMESTAMP(6)"
 _STAMPS = "t.updated_at = UTC_TIMESTAMP(), f.updated_at = UTC_TIMESTAMP(6)"
 LIVE = "(deleted = 0 OR deleted IS NULL)"
+REFUSED, PARTIAL = "refused", "partial"
+"""The states of a row of which nothing, or not everything, is written: the database refuses it."""
 STOPPED = "stopped"
 """The state of a row whose owner has let go of it: it will not write it any more."""
 

@@ -21,3 +21,9 @@ class WriterStatus(PlainRecord):
     """How many are no longer written: fenced, or refused."""
     foreign_edits: int
     """How often a row was found changed or deleted by others, each standing change once."""
+    refused: int = 0
+    """Of how many nothing is written for now: the database takes the row from nobody. Their guards
+    say so."""
+    partial: int = 0
+    """Of how many rows some columns are left out, because the database refuses their values or
+    another program insists on its own. Their guards say so."""

@@ -9,7 +9,7 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 
 from asynchost.database import inspection
@@ -27,6 +27,7 @@ from asynchost.database.records import Retry
 from asynchost.database.rounds import Rounds
 from asynchost.database.session import Session
 from asynchost.database.settings import WhenFenced, WriterSettings
+from asynchost.database.statements import PARTIAL, REFUSED
 from asynchost.database.status import WriterStatus
 from asynchost.database.url import DatabaseUrl, Endpoint
 from asynchost.errors import DatabaseRefusedError, DatabaseUnavailableError
@@ -49,6 +50,8 @@ _RESOURCES_SECONDS = 10.0
 """A full disk does not empty itself sooner."""
 _SIGN_RETRY_SECONDS = 1.0
 """How soon a sign of life is given again that was not taken, as where a guard row is locked."""
+_LEAVING_SECONDS = 0.5
+"""What is kept of the shutdown deadline for letting go of the rows that could not be written."""
 _LAST_RETRY_SECONDS = 0.1
 """The pause between attempts while closing, whose number the shutdown deadline bounds."""
 
@@ -72,8 +75,12 @@ class Worker:
         """Those that were due and have no row."""
         self._flushes: list[asyncio.Future[None]] = []
         """Asked for since the last turn began."""
-        self._waiting: list[asyncio.Future[None]] = []
-        """Asked for before it, and not all written yet."""
+        self._waiting: list[tuple[asyncio.Future[None], list[Attachment]]] = []
+        """Asked for before it, each with the hosts that were dirty then and are not written yet."""
+        self._leaving: dict[Attachment, None] = {}
+        """Detached hosts whose guards do not say yet that they are let go of."""
+        self._leave_at = _NEVER
+        """The loop's time at which to stop writing and to let go of what is left."""
         self._renewals: Rounds[Attachment] = Rounds(
             settings.renewal_interval_seconds, _TENDED_AT_ONCE
         )
@@ -109,6 +116,8 @@ class Worker:
             standing_by=sum(attachment.standby is not None for attachment in hosts),
             given_up=sum(attachment.error is not None for attachment in hosts),
             foreign_edits=self._past_edits + sum(a.foreign_edits for a in hosts),
+            refused=sum(a.trouble == REFUSED for a in hosts if a.error is None),
+            partial=sum(a.trouble == PARTIAL for a in hosts if a.error is None),
         )
 
     def touched(self, attachment: Attachment) -> None:
@@ -124,6 +133,13 @@ class Worker:
         self._pending.discard(attachment)
         self._unclaimed.pop(attachment, None)
         self._late_signs.discard(attachment)
+        self._let_go_of(attachment)
+
+    def _let_go_of(self, attachment: Attachment) -> None:
+        """Have the guard of a detached host say that its row is let go of."""
+        if attachment.row is not None and not self.closing:
+            self._leaving[attachment] = None
+            self._alarm.ring(self._late_signs.add(attachment, asyncio.get_running_loop().time()))
 
     def request_flush(self) -> asyncio.Future[None]:
         """Done when all that is dirty now is written."""
@@ -134,14 +150,18 @@ class Worker:
 
     def refuse_flushes(self, error: BaseException) -> None:
         """Nothing will be written any more."""
-        for waiter in (*self._flushes, *self._waiting):
+        for waiter in (*self._flushes, *(waiter for waiter, _ in self._waiting)):
             if not waiter.done():
                 waiter.set_exception(error)
         self._flushes.clear()
         self._waiting.clear()
 
     def stop(self) -> None:
-        """Make :meth:`run` write what is dirty and end."""
+        """Make :meth:`run` write what is dirty, let go of all rows, and end."""
+        if not self.closing:
+            deadline = self._settings.shutdown_deadline_seconds
+            writing = max(deadline / 2, deadline - _LEAVING_SECONDS)
+            self._leave_at = asyncio.get_running_loop().time() + writing
         self._closing.set()
         self._alarm.ring()
 
@@ -271,8 +291,7 @@ class Worker:
             tend_at = self._tend_at
             other_duty_at = min(tend_at, look_at, retire_at, now + _LONGEST_TURN_SECONDS)
             if self._flushes:
-                self._waiting += self._flushes
-                self._flushes.clear()
+                self._begin_flushes()
                 await self._turn(lane, self.attachments)
             elif self._unclaimed or self._pending.next_at <= now:
                 await self._turn(lane, (), other_duty_at)
@@ -296,14 +315,28 @@ class Worker:
             if not self._flushes and not self._unclaimed and not self.closing:
                 next_at = self._pending.next_at
                 await self._alarm.sleep(min(next_at, tend_at, look_at, retire_at))
-        await self._turn(lane, self.attachments)
-        while self._unwritten:
-            await asyncio.sleep(_LAST_RETRY_SECONDS)
-            await self._turn(lane, [a for a in self.attachments if a.retrying])
-        self._waiting += self._flushes
-        self._release_flushes()
-        await lane.renew(self.attachments, stopped=True)
+        await self._take_leave(lane)
         return lane
+
+    async def _take_leave(self, lane: Lane) -> None:
+        """Write what is dirty, and let go of each row as soon as it is written; of what cannot be
+        written, as of a locked row, shortly before the deadline."""
+        loop = asyncio.get_running_loop()
+        self._begin_flushes()
+        await self._turn(lane, self.attachments)
+        left = {**self.attachments, **self._leaving}
+        while left:
+            self._release_flushes()
+            is_late = loop.time() >= self._leave_at
+            done = [a for a in left if is_late or not self._is_unwritten(a)]
+            kept = await lane.renew(done, stopped=True) if done else []
+            left = {a: None for a in left if a in kept or a not in done}
+            if is_late:
+                break
+            if left:
+                await asyncio.sleep(_LAST_RETRY_SECONDS)
+                await self._turn(lane, [a for a in left if a.retrying])
+        self._release_flushes()
 
     @property
     def _tend_at(self) -> float:
@@ -313,8 +346,10 @@ class Worker:
         self, lane: Lane, renewed: Sequence[Attachment], read_back: Sequence[Attachment]
     ) -> None:
         """Say that some hosts are watched, and mend what others did to rows that do not change."""
-        if renewed:
-            await self._renew(lane, dict.fromkeys(a for a in renewed if a in self.attachments))
+        if here := dict.fromkeys(a for a in renewed if a in self.attachments):
+            await self._renew(lane, here)
+        if gone := dict.fromkeys(a for a in renewed if a in self._leaving):
+            await self._renew(lane, gone, stopped=True)
         if read_back:
             try:
                 await lane.reconcile(read_back)
@@ -323,6 +358,8 @@ class Worker:
                     raise
                 # As where the whole table is locked. Their turn comes again.
                 self._log.debug("rows not read back", count=len(read_back), reason=error.reason)
+        if moved := [a for a in read_back if a in self.attachments and a.state_moved]:
+            await self._renew(lane, moved)
         for attachment in read_back:
             # Not those that are pending already: another touch would put their write off.
             if attachment.dirty and attachment not in self._pending:
@@ -364,11 +401,18 @@ class Worker:
             return []
         return self._pending.take(now, _TAKEN_AT_ONCE)
 
-    async def _renew(self, lane: Lane, hosts: Iterable[Attachment]) -> None:
+    async def _renew(
+        self, lane: Lane, hosts: Collection[Attachment], *, stopped: bool = False
+    ) -> None:
         """Give signs of life; what is not taken is tried again in a second."""
-        loop = asyncio.get_running_loop()
-        for attachment in await lane.renew(hosts):
-            self._late_signs.add(attachment, loop.time() + _SIGN_RETRY_SECONDS)
+        again_at = asyncio.get_running_loop().time() + _SIGN_RETRY_SECONDS
+        left = await lane.renew(hosts, stopped=stopped)
+        for attachment in left:
+            self._late_signs.add(attachment, again_at)
+        if stopped:
+            for attachment in hosts:
+                if attachment not in left:
+                    self._leaving.pop(attachment, None)
 
     async def _watch(self, lane: Lane) -> None:
         try:
@@ -384,6 +428,9 @@ class Worker:
         setbacks = await lane.claim(attachments, self._held())
         for attachment in attachments:
             self._unclaimed.pop(attachment, None)
+            if attachment not in self.attachments:
+                # Detached while it was claimed.
+                self._let_go_of(attachment)
         claimed = iter([attachments])
         return setbacks + await lane.flush(lambda: next(claimed, ()))
 
@@ -412,18 +459,27 @@ class Worker:
                 reason=news[0].error.message,
             )
 
-    @property
-    def _unwritten(self) -> bool:
+    def _is_unwritten(self, attachment: Attachment) -> bool:
         """Whether a host that was due waits for another attempt, or for its claim."""
-        return bool(self._unclaimed) or any(a.retrying for a in self.attachments)
+        return attachment in self.attachments and (
+            attachment in self._unclaimed or attachment.is_awaited
+        )
+
+    def _begin_flushes(self) -> None:
+        """The turn that is to come is about the hosts that are dirty now."""
+        if self._flushes:
+            dirty = [attachment for attachment in self.attachments if attachment.dirty]
+            self._waiting += [(waiter, dirty) for waiter in self._flushes]
+            self._flushes.clear()
 
     def _release_flushes(self) -> None:
-        if not self._waiting or self._unwritten:
-            return
-        for waiter in self._waiting:
-            if not waiter.done():
+        """End those flushes all of whose hosts were written, refused or given up since."""
+        waiting, self._waiting = self._waiting, []
+        for waiter, hosts in waiting:
+            if left := [attachment for attachment in hosts if self._is_unwritten(attachment)]:
+                self._waiting.append((waiter, left))
+            elif not waiter.done():
                 waiter.set_result(None)
-        self._waiting.clear()
 
 
 class _Due:

@@ -1,5 +1,6 @@
 """One host's place in a writer: what is planned, and what an answer means."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -15,6 +16,7 @@ from asynchost.database.statements import FenceKey
 from asynchost.database.vigil import Sight
 from asynchost.debounce import Debouncer
 from asynchost.errors import AsynchostError, FencedError
+from asynchost.model import HostSnapshot
 from asynchost.testing import FakeHost
 
 KEY = FenceKey("node", "0")
@@ -197,33 +199,106 @@ def test_a_lost_row_is_claimed_above_every_term_that_was_held() -> None:
     assert wanted.known_term == 7
 
 
-def test_refused_values_wait_until_one_of_them_differs() -> None:
-    """A bad row is not sent again and again."""
+def test_a_rejected_column_is_left_out_and_tried_again_by_itself() -> None:
+    """With growing delays; the other columns are written meanwhile."""
     bench = Bench()
-    bench.own(vcpus_used=4)
-    assert bench.attachment.plan() is not None
-    bench.attachment.refuse()
-    assert (bench.attachment.plan(), bench.attachment.dirty) == (None, False)
-    bench.host.start()
-    assert bench.attachment.plan() is not None
+    bench.own()
+    bench.host.start(vcpus=2)
+    bench.attachment.reject({"vcpus_used": 2}, "too large", 1264, is_whole=False)
+    assert (bench.attachment.left_out, bench.attachment.trouble) == ({"vcpus_used": 2}, "partial")
+    bench.attachment.take()
+    write = bench.attachment.plan()
+    assert write is not None
+    assert "vcpus_used" not in write.columns
+    bench.attachment.acknowledge(write)
+    assert not bench.attachment.dirty
+    for seconds in (1.0, 2.0, 4.0):
+        bench.now = bench.attachment.due_at
+        bench.attachment.take()
+        write = bench.attachment.plan()
+        assert write is not None
+        assert write.named == {"vcpus_used": 2}
+        bench.attachment.reject(write.named, "too large", 1264, is_whole=False)
+        assert bench.attachment.due_at == bench.now + 2 * seconds
+    bench.now = bench.attachment.due_at
+    bench.attachment.take()
+    write = bench.attachment.plan()
+    assert write is not None
+    bench.attachment.acknowledge(write)
+    assert (bench.attachment.left_out, bench.attachment.trouble) == ({}, None)
 
 
-def test_refused_is_what_was_sent_and_not_what_is_now() -> None:
-    """A change while the server said no is a reason to try again, for a write as for a claim."""
+def test_another_value_of_a_rejected_column_is_tried_shortly() -> None:
+    """A flush waits for it; one that keeps changing is tried every two seconds at most."""
     bench = Bench()
-    assert bench.attachment.wanted() is not None
-    number = bench.host.start()
-    bench.attachment.refuse()
-    assert bench.attachment.wanted() is not None
-    bench.host.stop(number)
-    assert (bench.attachment.wanted(), bench.attachment.dirty) == (None, False)
-    bench.own(vcpus_used=4)
-    assert bench.attachment.plan() is not None
-    number = bench.host.start()
-    bench.attachment.refuse()
+    bench.own()
+    bench.host.start(vcpus=2)
+    for _ in range(9):
+        bench.attachment.reject({"vcpus_used": 2}, "too large", 1264, is_whole=False)
+    assert not bench.attachment.is_awaited
+    bench.host.start(vcpus=1)
     assert bench.attachment.dirty
-    bench.host.stop(number)
-    assert (bench.attachment.plan(), bench.attachment.dirty) == (None, False)
+    bench.attachment.take()
+    assert bench.attachment.is_awaited
+    assert bench.attachment.due_at == 102.0
+    bench.now = 102.0
+    bench.attachment.take()
+    write = bench.attachment.plan()
+    assert write is not None
+    assert write.named["vcpus_used"] == 3
+
+
+def test_a_rejected_row_is_not_claimed_until_it_is_tried_again() -> None:
+    """Nothing of it is written."""
+    bench = Bench()
+    assert bench.attachment.wanted() is not None
+    bench.attachment.reject_all("too large", 1264)
+    assert (bench.attachment.wanted(), bench.attachment.dirty) == (None, False)
+    assert bench.attachment.trouble == "refused"
+    bench.now = bench.attachment.due_at
+    bench.attachment.take()
+    assert bench.attachment.wanted() is not None
+    bench.own()
+    assert bench.attachment.trouble is None
+
+
+def test_a_value_that_no_column_can_take_is_left_out_alone() -> None:
+    """It reaches no statement."""
+    bench = Bench()
+    bench.own()
+    facts = bench.host.snapshot().facts
+    assert facts is not None
+    bench.host.set_facts(replace(facts, vcpus=1.5, hypervisor_type="\ud800", memory_mb=7))  # type: ignore[arg-type]
+    write = bench.attachment.plan()
+    assert write is not None
+    assert "memory_mb" in write.columns
+    assert bench.attachment.left_out.keys() == {"vcpus", "hypervisor_type"}
+
+
+def test_a_host_that_raises_is_left_out_for_a_while() -> None:
+    """Its guard says so, and it is looked at again."""
+
+    class Broken(FakeHost):
+        broken = True
+
+        def snapshot(self) -> HostSnapshot:
+            if self.broken:
+                raise ZeroDivisionError("broken")
+            return super().snapshot()
+
+    bench = Bench()
+    bench.own()
+    broken = bench.host = Broken("node")
+    bench.attachment._source = broken
+    assert bench.attachment.plan() is None
+    assert (bench.attachment.trouble, bench.attachment.dirty) == ("refused", False)
+    assert bench.attachment.sign() == (17, 1, "refused", None)
+    assert bench.attachment.due_at == 102.0
+    broken.broken = False
+    broken.start()
+    bench.attachment.take()
+    assert bench.attachment.plan() is not None
+    assert bench.attachment.trouble is None
 
 
 def test_what_another_program_changed_is_named() -> None:
