@@ -64,38 +64,46 @@ need_root() {
     ) 9>"$roots/$name.lock" || die 69 "could not make a root of Debian $suite"
 }
 
-# lend ROOT: give a root the resolver, the certificates and pip's settings of this machine.
-lend() {
-    local root=$1 file
-    for file in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt \
-        /etc/pip.conf /etc/xdg/pip/pip.conf "${PIP_CONFIG_FILE:-}"; do
-        if [[ -f $file ]]; then
-            mkdir -p -- "$root${file%/*}"
-            # A link in the root would lead out of it.
-            rm -f -- "$root$file"
-            cp -- "$file" "$root$file"
-        fi
-    done
-    for file in "${HOME:-/root}/.pip" "${XDG_CONFIG_HOME:-${HOME:-/root}/.config}/pip"; do
-        if [[ -f $file/pip.conf ]]; then
-            mkdir -p -- "$root/root/.config/pip"
-            cp -- "$file/pip.conf" "$root/root/.config/pip/pip.conf"
-        fi
+# pip_settings: the files that hold pip's settings on this machine.
+pip_settings() {
+    local file
+    for file in /etc/pip.conf /etc/xdg/pip/pip.conf "${HOME:-/root}/.pip/pip.conf" \
+        "${XDG_CONFIG_HOME:-${HOME:-/root}/.config}/pip/pip.conf" "${PIP_CONFIG_FILE:-}"; do
+        [[ ! -f $file ]] || echo "$file"
     done
 }
 
-# lent_folders ROOT: the folders of this machine that pip's settings name.
-lent_folders() {
+# pip_paths: the files and folders of this machine that pip's settings name.
+pip_paths() {
+    local path
     {
-        cat -- "$1/etc/pip.conf" "$1/etc/xdg/pip/pip.conf" "$1/root/.config/pip/pip.conf" \
-            2>/dev/null || true
+        pip_settings | xargs -r -d '\n' cat --
         env | grep '^PIP_' || true
-    } | grep -oE '(^|[ =/])/[^ /][^ ]*' | sed 's|^[ =/]||' | sort -u | while read -r folder; do
-        # The parent of an index ("…/simple") holds the files that it links to.
-        folder=${folder%/simple}
-        if [[ -d $folder ]]; then
-            echo "$folder"
+    } | { grep -oE '(^|[ =/])/[^ /][^ ]*' || true; } | sed 's|^[ =/]||' | sort -u |
+        while read -r path; do
+            # The folder above an index ("…/simple") holds the files that the index links to.
+            path=${path%/simple}
+            [[ ! -e $path ]] || echo "$path"
+        done
+}
+
+# lend ROOT: give a root the resolver, the certificates and pip's settings of this machine.
+lend() {
+    local root=$1 file inside
+    {
+        printf '%s\n' /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt
+        pip_settings
+        pip_paths
+    } | while read -r file; do
+        [[ -f $file ]] || continue
+        inside=$root$file
+        if [[ -n ${HOME:-} && $file == "$HOME"/* ]]; then
+            inside=$root/root/${file#"$HOME"/}
         fi
+        mkdir -p -- "${inside%/*}"
+        # A link in the root would lead out of it.
+        rm -f -- "$inside"
+        cp -- "$file" "$inside"
     done
 }
 
@@ -105,7 +113,7 @@ enter_root() {
     local root=$1 name settings=() folders
     shift
     lend "$root"
-    folders=$(lent_folders "$root")
+    folders=$(pip_paths | while read -r name; do [[ ! -d $name ]] || echo "$name"; done)
     for name in ${!PIP_*} ${!ASYNCHOST_*} ${!SSL_CERT_*} CI REQUESTS_CA_BUNDLE CURL_CA_BUNDLE \
         http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY TERM NO_COLOR; do
         if [[ $name != ASYNCHOST_CACHE && -n ${!name+set} ]]; then
