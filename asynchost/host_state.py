@@ -9,7 +9,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from asynchost.accounting import (
     DEFAULT_POLICY,
@@ -46,6 +46,12 @@ _LIKELY_CAUSE = {
     "at_work": "libvirt sends no event when this work begins or ends",
 }
 _STARTING = "it is starting up: the event comes when that is done"
+
+_NOT_STARTED: Final = "not started"
+_NOT_CONNECTED: Final = "not connected yet"
+_CONNECTED: Final = "connected, its domains are being read"
+UNDER_WAY: Final = frozenset((_NOT_STARTED, _NOT_CONNECTED, _CONNECTED))
+"""The reasons for not being fresh while no attempt to connect has failed."""
 
 
 class HostState:
@@ -95,7 +101,7 @@ class HostState:
         self._recent_drift: deque[Drift] = deque(maxlen=_RECENT_DRIFT)
         self._recounted_at = clock()
         self._down: AsynchostError | None = None
-        self._reason: str | None = "not started"
+        self._reason: str | None = _NOT_STARTED
         report = report or self._log_report
         self._listeners: Observers[[]] = Observers(report)
         self._on_change: Observers[[Change]] = Observers(report)
@@ -212,14 +218,14 @@ class HostState:
 
     def started(self) -> None:
         """The monitor begins to watch; nothing is known yet."""
-        self._reason = "not connected yet"
+        self._reason = _NOT_CONNECTED
 
     def connected(self, generation: int, hypervisor_type: str) -> None:
         """A connection is open: from here the host's kind is known, and so what counts."""
         self._generation = generation
         self._down = None
         self._missing_events.clear()
-        self._reason = "connected, its domains are being read"
+        self._reason = _CONNECTED
         self._accounting = Accounting(hypervisor_type, self._policy)
         self._log.info("connected", generation=generation, hypervisor_type=hypervisor_type)
         self._listeners()

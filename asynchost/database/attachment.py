@@ -190,6 +190,13 @@ class Attachment:
             return min(deadline, self._rejected.retry_at)
         return deadline
 
+    def use_delays(self, quiet_seconds: float, maximum_delay_seconds: float) -> None:
+        """Wait for this quiet time, and for this delay at most, from now on."""
+        pending = self._debouncer.deadline is not None
+        self._debouncer = Debouncer(quiet_seconds, maximum_delay_seconds)
+        if pending:
+            self.touch()
+
     def take(self) -> None:
         """The write begins: a change from here on asks for another one."""
         self._retry_at = None

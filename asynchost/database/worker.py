@@ -120,6 +120,10 @@ class Worker:
             partial=sum(a.trouble == PARTIAL for a in hosts if a.error is None),
         )
 
+    def use_url(self, url: DatabaseUrl) -> None:
+        """Connect with this URL, which differs in its password only, from the next time on."""
+        self._url = url
+
     def touched(self, attachment: Attachment) -> None:
         """This host may have to be written at its ``due_at``."""
         if attachment in self.attachments:

@@ -6,6 +6,7 @@ and which error its user gets to see. Must not: SQL, and when to write.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -54,6 +55,7 @@ class ComputeNodeWriter:
         dry_run: Callable[[str], None] | None = None,
     ) -> None:
         self._settings = settings
+        self._text = url
         self._log = get_logger("asynchost.database")
         self._url = DatabaseUrl.parse(url, password=password)
         self._worker = Worker(self._url, settings, dry_run)
@@ -113,6 +115,11 @@ class ComputeNodeWriter:
             self._let_go()
 
     @property
+    def alive(self) -> bool:
+        """Whether the writer's task runs, or is about to."""
+        return self._task is None or not self._task.done()
+
+    @property
     def status(self) -> WriterStatus:
         """How it is doing: hosts owned, dirty, waited for and given up, and what was counted.
 
@@ -163,6 +170,20 @@ class ComputeNodeWriter:
             self._names[_identity(name, service_id)] = attachment
         attachment.touch()
         return attachment
+
+    def use_password(self, password: str | None) -> None:
+        """Log in with this password from the next connection on; None: with that of the URL."""
+        self._worker.use_url(DatabaseUrl.parse(self._text, password=password))
+
+    def use_delays(self, quiet_seconds: float, maximum_delay_seconds: float) -> None:
+        """Write all hosts, those that are attached and those to come, with these delays."""
+        self._settings = replace(
+            self._settings,
+            quiet_seconds=quiet_seconds,
+            maximum_delay_seconds=maximum_delay_seconds,
+        )
+        for attachment in self._worker.attachments:
+            attachment.use_delays(quiet_seconds, maximum_delay_seconds)
 
     def detach(self, attachment: Attachment) -> None:
         """Stop writing a host; what is dirty stays unwritten, so :meth:`flush` first."""

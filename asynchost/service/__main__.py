@@ -40,13 +40,24 @@ def main() -> None:
     if goes_on:
         # A command line that is refused is told as everything else is.
         configure_logs("info", format_in(arguments))
-    end_on_signals(orderly=goes_on)
+    end_on_signals(orderly=goes_on, hang_up_ends=not _reloads(arguments))
     status = _finish(_run_to_the_end(arguments))
     let_signals_end()
     if _threads_are_held():
         # The interpreter's end would take such a thread down in the middle of libvirt's code.
         os._exit(status)
     sys.exit(status)
+
+
+def _reloads(arguments: list[str]) -> bool:
+    """Whether SIGHUP is for the daemon that is about to begin, which reads its files after it."""
+    if arguments[:1] != ["run"]:
+        return False
+    try:
+        from asynchost.service.options import config_in, hang_up_reloads  # noqa: PLC0415
+    except ModuleNotFoundError:  # click is missing, and the process ends with that
+        return False
+    return hang_up_reloads(config_in(arguments))
 
 
 def _run_to_the_end(arguments: list[str]) -> int:

@@ -6,6 +6,7 @@ configuration in ``configuring.py``.
 """
 
 import asyncio
+import os
 import sys
 from typing import Any, NamedTuple
 
@@ -31,11 +32,14 @@ from asynchost.service.options import (
     credentials_of,
     everything,
     files_of,
+    hang_up_reloads,
     names_database,
     options,
 )
 from asynchost.service.questions import diff, doctor, explain
+from asynchost.service.reloading import Asked, Reloader
 from asynchost.service.stopping import Stop, stop_on_signals
+from asynchost.service.systemd import Manager
 
 
 class Patience(NamedTuple):
@@ -69,16 +73,36 @@ def cli() -> None:
 def run(*, config_place: str | None, **parameters: Any) -> None:
     """Monitor hosts and keep their rows true until SIGINT or SIGTERM.
 
-    A libvirtd or a database server that is not up is waited for.
+    A libvirtd or a database server that is not up is waited for. SIGHUP reads the configuration
+    again.
     """
-    found, credentials = everything(parameters, files_of(config_place))
-    configure_logs(found.log.level, found.log.format)
+
+    def read() -> Asked:
+        return Asked(*everything(parameters, files_of(config_place)))
+
+    asked = read()
+    log = asked.loaded.log
+    configure_logs(log.level, log.format)
     stop = Stop()
+    manager = Manager(os.environ)
+    reloader = Reloader(asked, read, stop, manager)
     patience = INTERACTIVE if sys.stdin.isatty() else UNATTENDED
-    stop_on_signals(stop, grace_seconds=patience.all, last_act=remove_sockets)
+    stop_on_signals(
+        stop,
+        grace_seconds=patience.all,
+        last_act=remove_sockets,
+        reload=reloader.request if hang_up_reloads(config_place) else None,
+    )
     calm_collector()
     asyncio.run(
-        daemon.run(found.run, credentials, stop, shutdown_deadline_seconds=patience.last_write)
+        daemon.run(
+            asked.loaded.run,
+            asked.credentials,
+            stop,
+            shutdown_deadline_seconds=patience.last_write,
+            manager=manager,
+            reloader=reloader,
+        )
     )
 
 

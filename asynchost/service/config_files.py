@@ -76,6 +76,13 @@ def read_files(place: str | None) -> Files:
     return files
 
 
+def has_files(place: str | None) -> bool:
+    """Whether there is a file to read, be it right or wrong."""
+    if place is not None:
+        return Path(place) != Path(os.devnull)
+    return bool(_find(None, Files()))
+
+
 def _find(place: str | None, files: Files) -> list[Path]:
     """The files to read, in their order."""
     path = Path(USUAL_FOLDER if place is None else place)

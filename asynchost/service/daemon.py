@@ -31,8 +31,11 @@ from asynchost.service.control import ControlSocket
 from asynchost.service.credentials import DatabaseCredentials
 from asynchost.service.declared import AUDIT_INTERVAL_SECONDS
 from asynchost.service.hosts import Hosts
+from asynchost.service.reloading import Reloader
 from asynchost.service.stopping import Stop
 from asynchost.service.streams import OutputError, outlet_of
+from asynchost.service.supervision import beat, summary, tell
+from asynchost.service.systemd import Manager
 
 _log = structlog.get_logger("asynchost.service")
 
@@ -52,18 +55,22 @@ async def run(
     *,
     shutdown_deadline_seconds: float,
     beside: Beside | None = None,
+    manager: Manager | None = None,
+    reloader: Reloader | None = None,
 ) -> None:
     """Keep the rows of all hosts true until ``stop`` is requested.
 
     A libvirtd or a database server that is not up is waited for. At the end, what is dirty is
     written within ``shutdown_deadline_seconds`` and everything is closed, also when this is
     cancelled. ``beside`` is run beside the work, given the monitors; it should not return.
+    ``manager`` is told how it stands, ``reloader`` changes hosts and delays when it is asked to.
 
     Raises :class:`~asynchost.errors.ConfigurationError` for what somebody must mend, at the
     start or later, and :class:`~asynchost.errors.FencedError` once no row is left to write;
     both after the same orderly end.
     """
     quiet_libvirt()
+    manager = manager or Manager({})
     # A stop ends the block; then the stack is unwound, in order and undisturbed.
     async with AsyncExitStack() as stack, stop.interrupts():
         # First of all, because a URI of no known driver is refused here.
@@ -87,6 +94,8 @@ async def run(
         # Entered after the hosts and so closed before them: the last write takes the monitors'
         # newest state, which a closed monitor no longer vouches for.
         await stack.enter_async_context(writer)
+        # Entered last of what takes long to close, so that it is left first.
+        stack.callback(manager.stopping)
         for host, monitor in zip(config.hosts, monitors, strict=True):
             await hosts.add(host, monitor)
         await stack.enter_async_context(ControlSocket(partial(answer, hosts.watched), os.environ))
@@ -96,6 +105,13 @@ async def run(
             hosts.keep(),
             *(() if beside is None else (beside([one.monitor for one in hosts.watched]),)),
             *((_until_nobody_reads(),) if config.dry_run else ()),
+            _for_ever(tell(hosts.watched, manager)),
+            _for_ever(beat(lambda: hosts.alive and writer.alive, manager)),
+            *(
+                ()
+                if reloader is None
+                else (reloader.run(hosts, writer, lambda: summary(hosts.watched)),)
+            ),
         )
     _log.info("stopped")
 
@@ -123,6 +139,12 @@ async def _until_nothing_is_written(
 
 def _new_monitor(host: HostConfig, settings: MonitorSettings) -> HostMonitor:
     return HostMonitor(host.uri, name=host.name, settings=settings)
+
+
+async def _for_ever(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run it, and go on waiting once it has returned."""
+    await coroutine
+    await asyncio.Event().wait()
 
 
 async def _first_end(*coroutines: Coroutine[Any, Any, None]) -> None:

@@ -6,7 +6,7 @@ Memory: one monitor, one attachment and one task for each host.
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -15,12 +15,14 @@ import structlog
 from asynchost import ComputeNodeWriter, HostMonitor, MonitorSettings
 from asynchost.backoff import Backoff
 from asynchost.database.attachment import Attachment
-from asynchost.errors import HypervisorRefusedError
+from asynchost.errors import AsynchostError, HypervisorRefusedError
 from asynchost.service.accounts import Watched
 from asynchost.service.config import HostConfig
 
 _log = structlog.get_logger("asynchost.service")
 
+_LAST_WRITE_SECONDS: Final = 3.0
+"""How long hosts that go are waited for, until their last change is written."""
 _FIRST_PAUSE_SECONDS: Final = 5.0
 _LONGEST_PAUSE_SECONDS: Final = 300.0
 """A fault or a refusal needs a person, who should not have to restart the daemon afterwards."""
@@ -62,8 +64,32 @@ class Hosts:
         task.add_done_callback(self._on_fault)
         self._tasks[config.uri] = task
 
-    async def remove(self, uri: str) -> None:
-        """Stop watching and writing the host with this URI; what is dirty stays unwritten."""
+    async def change(
+        self,
+        gone: Sequence[HostConfig],
+        come: Sequence[HostConfig],
+        settings_of_all: MonitorSettings,
+    ) -> None:
+        """Let some hosts go and others come; no other host notices.
+
+        What is dirty of those that go is written first, within a few seconds. A host that is in
+        both is watched anew, with its new configuration.
+        """
+        self._settings_of_all = settings_of_all
+        if gone:
+            # Without a database, or before a lock is gone, the rows stay as they are.
+            with suppress(TimeoutError, AsynchostError):
+                async with asyncio.timeout(_LAST_WRITE_SECONDS):
+                    await self._writer.flush()
+        leaving = [self._let_go(host.uri) for host in gone]
+        # At once: a host that hangs delays none of the others.
+        await asyncio.gather(*leaving)
+        for host in come:
+            await self.add(host)
+        self._end_if_all_are_refused()
+
+    async def _let_go(self, uri: str) -> None:
+        """Stop watching and writing one host."""
         task = self._tasks.pop(uri)
         task.cancel()
         await asyncio.wait([task])
@@ -71,8 +97,13 @@ class Hosts:
         place = self._place(uri)
         watched = self.watched.pop(place)
         self._writer.detach(self.attachments.pop(place))
-        await watched.monitor.aclose()
-        self._end_if_all_are_refused()
+        with suppress(Exception):  # what had ended it is told already
+            await watched.monitor.aclose()
+
+    @property
+    def alive(self) -> bool:
+        """Whether every host has somebody who looks after its monitor."""
+        return not any(task.done() for task in self._tasks.values())
 
     async def keep(self) -> None:
         """Wait for ever.

@@ -15,8 +15,8 @@ _KINDS = {Scope.PROCESS: "all hosts", Scope.ALL_OR_ONE: "all hosts, or one", Sco
 def settings_table() -> str:
     """A Markdown table of everything that can be set."""
     lines = [
-        "| key, option, variable | value | for | default | |",
-        "|---|---|---|---|---|",
+        "| key, option, variable | value | for | default | on reload | |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [f"| {' | '.join(_cells(setting))} |" for setting in SETTINGS.values()]
     return "\n".join(lines) + "\n"
@@ -29,6 +29,7 @@ def _cells(setting: Setting) -> list[str]:
         f"`{setting.example}`",
         _KINDS[setting.scope],
         _cell(default_text(setting)),
+        "needs a restart" if setting.restarts else "taken over",
         _cell(setting.help),
     ]
 

@@ -4,14 +4,15 @@ Together with the modules of the commands themselves, the only importer of click
 """
 
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import click
 
 from asynchost.errors import ConfigurationError
 from asynchost.service.config import Loaded, Texts, load
-from asynchost.service.config_files import Files, read_files
+from asynchost.service.config_files import Files, has_files, read_files
 from asynchost.service.credentials import DatabaseCredentials, database_credentials
 from asynchost.service.declared import (
     CONFIG_VARIABLE,
@@ -23,6 +24,7 @@ from asynchost.service.declared import (
     default_text,
 )
 from asynchost.service.mistakes import MistakesError, all_of
+from asynchost.service.systemd import is_under_manager
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -96,9 +98,30 @@ def texts_of(parameters: Mapping[str, Any]) -> Texts:
     return texts
 
 
+def hang_up_reloads(place: str | None) -> bool:
+    """Whether SIGHUP asks for a reload: there is a file that can be read again, or a service
+    manager has started the process. On a terminal without a file it asks for the end."""
+    if has_files(_place(place)):
+        return True
+    return is_under_manager(os.environ) and not (sys.stdin.isatty() or sys.stderr.isatty())
+
+
+def config_in(arguments: Sequence[str]) -> str | None:
+    """The ``--config`` of a command line that may be wrong in any other way."""
+    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, joined = option.partition("=")
+        if name == "--config":
+            return joined if equals else value
+    return None
+
+
+def _place(place: str | None) -> str | None:
+    return place if place is not None else os.environ.get(CONFIG_VARIABLE) or None
+
+
 def files_of(place: str | None) -> Files:
     """The configuration files: those of ``--config``, else of the environment, else the usual."""
-    return read_files(place if place is not None else os.environ.get(CONFIG_VARIABLE) or None)
+    return read_files(_place(place))
 
 
 def loaded(parameters: Mapping[str, Any], files: Files) -> Loaded:

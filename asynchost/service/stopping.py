@@ -90,6 +90,8 @@ class _Receiver:
         self.act: Callable[[int | None], None] = _end_at_once
         """Called with the number of each signal, and with None once ``deadline`` has passed."""
         self.deadline: float | None = None
+        self.hung_up = False
+        """Whether a SIGHUP that shall not end the process came before the work had begun."""
         self.ends_at_once = False
         """Whether the thread is about to end the process, with a status of its own."""
         self._thread: threading.Thread | None = None
@@ -126,16 +128,18 @@ def _end_at_once(number: int | None) -> None:
 _receiver: Final = _Receiver()
 
 
-def end_on_signals(*, orderly: bool) -> None:
+def end_on_signals(*, orderly: bool, hang_up_ends: bool = True) -> None:
     """End the process at once on each signal that asks for the end.
 
     For a command that has nothing to finish; it may wait for anything, also for the reader of its
     output. The exit status is 128 + n. If ``orderly``, it is 0: that is for a daemon which has not
-    begun its work yet.
+    begun its work yet. If not ``hang_up_ends``, SIGHUP is kept for :func:`stop_on_signals`.
     """
 
     def end(number: int | None) -> None:
-        if number in STOPPING:
+        if number == signal.SIGHUP and not hang_up_ends:
+            _receiver.hung_up = True
+        elif number in STOPPING:
             _log.info("stopped", signal=_name(number))
             finish_errors()
             os._exit(ExitStatus.OK)
@@ -157,6 +161,7 @@ def stop_on_signals(
     grace_seconds: float,
     last_act: Callable[[], None] | None = None,
     show_state: Callable[[], None] | None = None,
+    reload: Callable[[], None] | None = None,
 ) -> None:
     """Let the signals in :data:`STOPPING` request ``stop`` from now until the process ends.
 
@@ -164,7 +169,8 @@ def stop_on_signals(
     the process ends in any case, with :attr:`ExitStatus.FAULT`: a name server or a disk that does
     not answer must not keep it. ``last_act`` is called before an end that is not orderly, to
     remove what must not stay. SIGUSR1 has ``show_state`` called on the loop of ``stop``; every
-    other signal in :data:`HELD` is only logged.
+    other signal in :data:`HELD` is only logged. With ``reload``, SIGHUP has it called, in another
+    thread; a SIGHUP that came before counts, too.
     """
 
     def end(status: int) -> None:
@@ -182,6 +188,8 @@ def stop_on_signals(
             print(fatal_line(reason, ExitStatus.FAULT), file=sys.stderr)
             finish_errors()
             end(ExitStatus.FAULT)
+        elif number == signal.SIGHUP and reload is not None:
+            reload()
         elif number == STATE and show_state is not None:
             stop.call_soon(show_state)
         elif number not in STOPPING:
@@ -195,6 +203,8 @@ def stop_on_signals(
             stop.request_soon()
 
     _receiver.start(act)
+    if _receiver.hung_up and reload is not None:
+        reload()
 
 
 def _name(number: int) -> str:

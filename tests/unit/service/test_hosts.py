@@ -70,7 +70,7 @@ async def test_hosts_that_are_all_refused_end_the_daemon(monkeypatch: pytest.Mon
         await hosts.add(A)
         await eventually(lambda: len(refusals) < 998)
         assert not keeping.done()
-        await hosts.remove(B.uri)
+        await hosts.change([B], [], MonitorSettings(disk="none"))
         with pytest.raises(HypervisorRefusedError):
             await asyncio.wait_for(keeping, 30)
         await hosts.aclose()
@@ -84,7 +84,7 @@ async def test_a_host_can_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
         monitor = hosts.watched[0].monitor
         for _ in range(3):
             await hosts.add(B)
-            await hosts.remove(B.uri)
+            await hosts.change([B], [], MonitorSettings(disk="none"))
         assert [one.monitor for one in hosts.watched] == [monitor]
         assert writer.status.hosts == 1
         await hosts.aclose()
