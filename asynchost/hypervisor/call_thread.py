@@ -255,6 +255,13 @@ class CallThread:
         call.abandoned_at = monotonic()  # first: a result that comes now is let go of by the thread
         call.result = None
 
+    def cut_off(self) -> None:
+        """End what the thread waits for, by shutting down the sockets of its calls; in any thread.
+
+        The connection is lost by that.
+        """
+        EVENT_LOOP.cut_off(self._calls)
+
     def close(self) -> None:
         """Take no more calls, and let the thread end when it is through. Idempotent."""
         if self._closed:

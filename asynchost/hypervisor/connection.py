@@ -11,11 +11,13 @@ Memory: the events that have come and are not yet handed on. Nothing is kept per
 """
 
 import asyncio
+import atexit
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final, TypeVar
 
 import libvirt
@@ -50,6 +52,11 @@ _EVENTS_AT_ONCE: Final = 32
 # libvirtd, which has the rest of it, may lack a processor.
 _MANY_BYTES: Final = 4096
 _CALM_SECONDS: Final = 0.1
+# At the end of the process: how long to wait for libvirtd's answer, and for the call to end once
+# its socket was closed. Nobody is kept waiting for longer than that.
+_CUT_AFTER_SECONDS: Final = 0.1
+_EXIT_SECONDS: Final = 0.5
+_EXIT_LOOK_SECONDS: Final = 0.002
 
 
 class Connection:
@@ -106,6 +113,7 @@ class Connection:
         self._on_event = on_event or _ignore_event
         self._after_events = after_events or _do_nothing
         _OPEN.add(self)
+        _UNSETTLED.add(self)
         await self._call(
             "virConnectOpenAuth",
             lambda: self._open(listens=on_event is not None),
@@ -132,6 +140,8 @@ class Connection:
             self._close(connection)
             raise
         self._connection = connection  # here: whoever waited for it may be gone
+        if self._closing is None:
+            _UNSETTLED.discard(self)
 
     def _register(self, connection: libvirt.virConnect) -> None:
         for event in EVENTS:
@@ -177,6 +187,7 @@ class Connection:
         """
         if self._closing is not None:
             return
+        _UNSETTLED.add(self)
         self._closing = Call(self.take_down, lambda _: self.closed.set_result(None), must_run=True)
         self.declare_lost("the monitor closed it")
         self._on_event, self._after_events = _ignore_event, _do_nothing
@@ -196,9 +207,9 @@ class Connection:
         """Close libvirt's connection; blocking, and never beside another call on it."""
         connection, self._connection = self._connection, None
         _OPEN.discard(self)
-        if connection is None:
-            return
-        self._close(connection)
+        if connection is not None:
+            self._close(connection)
+        _UNSETTLED.discard(self)
 
     def _close(self, connection: libvirt.virConnect) -> None:
         # In this order: a callback that is still registered keeps the connection open. Each by
@@ -369,6 +380,32 @@ def no_thread(error: CallNotMadeError) -> str:
         return f"{error}: raise the limit of processes (TasksMax, ulimit -u), or free memory"
     return "the connection was lost"
 
+
+_UNSETTLED: Final[set[Connection]] = set()
+"""The connections that are being opened or closed, or wait for a call to be closed after it."""
+
+
+@atexit.register
+def _settle_at_exit() -> None:
+    """Wait some tenths of a second for connections that are being opened or closed.
+
+    A thread that is inside libvirt's open call when the interpreter ends would crash the process
+    as soon as libvirtd answers: libvirt then asks for its event loop, which is written in Python,
+    and Python up to 3.13 ends such a thread in the middle of libvirt's work. A call that libvirtd
+    does not answer is therefore ended by closing its socket.
+    """
+    begun = monotonic()
+    cut = False
+    while _UNSETTLED and monotonic() - begun < _EXIT_SECONDS:
+        if not cut and monotonic() - begun >= _CUT_AFTER_SECONDS:
+            cut = True
+            for connection in tuple(_UNSETTLED):
+                connection.thread.cut_off()
+        sleep(_EXIT_LOOK_SECONDS)
+
+
+# Not in a child that was forked: it has neither the threads nor any right to the sockets.
+os.register_at_fork(after_in_child=_UNSETTLED.clear)
 
 _OPEN: Final[set[Connection]] = set()
 

@@ -15,9 +15,12 @@ loop that is attached; with none, it is remembered until the next one comes.
 """
 
 import asyncio
+import os
+import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from typing import Any, Final
 
@@ -138,6 +141,16 @@ class LibvirtEventLoop:
             calls.under_way = False
             for handle in calls.handles:
                 self._want(handle)
+
+    def cut_off(self, calls: Calls) -> None:
+        """Shut down the sockets that these calls go through, so that no call waits for an answer.
+
+        libvirt goes on owning the descriptors, and closes them.
+        """
+        with self._lock:  # while a handle is registered, its descriptor is open
+            for handle in calls.handles:
+                with suppress(OSError), socket.socket(fileno=os.dup(handle.fd)) as its_socket:
+                    its_socket.shutdown(socket.SHUT_RDWR)
 
     def _items(self) -> list[Handle | Timer]:
         return [*self._handles.values(), *self._timers.values()]
