@@ -19,6 +19,7 @@ from asynchost.accounting import (
     is_starting_up,
 )
 from asynchost.agenda import Mark
+from asynchost.contacts import Contacts
 from asynchost.errors import AsynchostError, NotReadyError
 from asynchost.explanation import Explanation, Survey, explain
 from asynchost.ledger import Ledger, Move
@@ -97,6 +98,7 @@ class HostState:
         self._missed_before: set[str] = set()
         self._changes = 0
         self._events = self._resyncs = self._audits = 0
+        self._contacts = Contacts(clock)
         self._drift: Counter[str] = Counter()
         self._recent_drift: deque[Drift] = deque(maxlen=_RECENT_DRIFT)
         self._recounted_at = clock()
@@ -186,6 +188,13 @@ class HostState:
             missing_events=tuple(self._missing_events),
             unreadable_disks=dict(self._unreadable_disks),
             reason=self._reason,
+            connects=self._generation,
+            connect_failures=self._contacts.failures,
+            reads=self._contacts.reads,
+            read_failures=self._contacts.read_failures,
+            last_contact_seconds=self._contacts.age("contact"),
+            last_event_seconds=self._contacts.age("event"),
+            last_audit_seconds=self._contacts.age("audit"),
         )
 
     def explain(self, others: Survey) -> Explanation:
@@ -223,6 +232,7 @@ class HostState:
     def connected(self, generation: int, hypervisor_type: str) -> None:
         """A connection is open: from here the host's kind is known, and so what counts."""
         self._generation = generation
+        self._contacts.heard()
         self._down = None
         self._missing_events.clear()
         self._reason = _CONNECTED
@@ -240,6 +250,7 @@ class HostState:
     def disconnected(self, error: AsynchostError) -> None:
         """The totals freeze; their age counts from now. Said once for each reason."""
         before, self._down = self._down, error
+        self._contacts.failures += 1
         self._reason = error.message
         if self._fresh:
             self._fresh = False
@@ -263,10 +274,12 @@ class HostState:
     def event_received(self) -> None:
         """One more event; the read it causes tells what it did."""
         self._events += 1
+        self._contacts.heard("event")
 
     def audited(self, listed_seconds_ago: float) -> None:
         """One more complete audit, which listed so long ago: who came since was not in it."""
         self._audits += 1
+        self._contacts.heard("audit")
         self._recounted_at = self._clock() - listed_seconds_ago
 
     def known_uuids(self) -> Iterable[str]:
@@ -281,6 +294,7 @@ class HostState:
         for state in {observation.state for observation in listed}:
             self._look_at_state(state)
         self._recounted_at = self._clock()
+        self._contacts.heard("audit", reads=len(listed))
         ledger.replace(listed, keep=unread, read_at=self._recounted_at)
         self._unreadable = {
             uuid: self._unreadable.get(uuid, "it could not be read") for uuid in unread
@@ -297,6 +311,7 @@ class HostState:
 
     def observed(self, observation: Observation, mark: Mark) -> None:
         """One domain was read: its record is replaced, and the totals move by the difference."""
+        self._contacts.heard(reads=1)
         self._look_at_state(observation.state)
         ledger = self._ledger_in_use()
         before = ledger.usage
@@ -306,6 +321,7 @@ class HostState:
 
     def gone(self, uuid: str, mark: Mark) -> None:
         """libvirt knows the domain no more."""
+        self._contacts.heard(reads=1)
         ledger = self._ledger_in_use()
         record = ledger.record(uuid)
         name = "" if record is None else record.observation.name
@@ -315,6 +331,7 @@ class HostState:
 
     def unreadable(self, uuid: str, reason: str, *, stuck: bool) -> None:
         """A domain could not be read; its last record stands."""
+        self._contacts.read_failures += 1
         if self._unreadable.get(uuid) != reason:
             self._unreadable[uuid] = reason
             self._log.warning(

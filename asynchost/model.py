@@ -350,6 +350,20 @@ class MonitorStatus(PlainRecord):
     of this URI in the process."""
     reason: str | None = None
     """Why the totals are not fresh, or why the monitor ended; None while they are fresh."""
+    connects: int = 0
+    """Connections that were opened for events, the present one included."""
+    connect_failures: int = 0
+    """Attempts to connect that failed, and connections that were lost."""
+    reads: int = 0
+    """Reads of one domain that libvirt answered, those of audits and resyncs included."""
+    read_failures: int = 0
+    """Reads of one domain that failed or were not answered in time."""
+    last_contact_seconds: float | None = None
+    """How long ago libvirt was heard of last: a connection, an answer or an event. None: never."""
+    last_event_seconds: float | None = None
+    """How long ago the last domain event came; None before the first one."""
+    last_audit_seconds: float | None = None
+    """How long ago the last complete recount was, an audit or a resync; None before the first."""
 
 
 class SnapshotSource(Protocol):

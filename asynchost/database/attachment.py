@@ -26,6 +26,7 @@ from asynchost.database.rows import (
 )
 from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.statements import PARTIAL, REFUSED, FenceKey, RowWrite, Sign
+from asynchost.database.status import RowHistory, RowState, RowStatus
 from asynchost.database.vigil import MISSED_RENEWALS, Sight, Vigil
 from asynchost.debounce import Debouncer
 from asynchost.errors import AsynchostError, FencedError
@@ -89,6 +90,7 @@ class Attachment:
         "error",
         "fault",
         "given_name",
+        "history",
         "row",
         "service_id",
     )
@@ -136,6 +138,7 @@ class Attachment:
         self._seen_state: str | None = None
         self._told_state: str | None = None
         self._retry_at: float | None = None
+        self.history = RowHistory(surroundings.clock)
         self._remove_listener = source.add_listener(self._on_change)
 
     @property
@@ -177,6 +180,35 @@ class Attachment:
         """Whether the row differs, or may differ, from what was last known of the host: ``dirty``,
         or gone stale before it was written."""
         return self._differs(self._values(frozen=True))
+
+    @property
+    def status(self) -> RowStatus:
+        """How the row is doing."""
+        dirty, history = self.dirty, self.history
+        return RowStatus(
+            host=self.host,
+            state=self._row_state,
+            row_id=self.row_id,
+            term=self.term,
+            owner=history.owner,
+            reason=None if self.error is None else self.error.message,
+            dirty=dirty,
+            unwritten_seconds=(history.unwritten_seconds or 0.0) if dirty else None,
+            written_seconds=history.written_seconds,
+            writes=history.writes,
+            unknown_outcomes=history.unknown_outcomes,
+            foreign_edits=self.foreign_edits,
+        )
+
+    @property
+    def _row_state(self) -> RowState:
+        if self.error is not None:
+            return RowState.GIVEN_UP
+        if self._vigil is not None:
+            return RowState.STANDING_BY
+        if self.trouble is not None:
+            return RowState(self.trouble)
+        return RowState.WAITING if self.row is None else RowState.OWNED
 
     # -- when ---------------------------------------------------------------------------------
 
@@ -401,6 +433,7 @@ class Attachment:
 
     def doubt(self, write: RowWrite) -> None:
         """Nobody knows whether the write has landed, or still will."""
+        self.history.unknown_outcomes += 1
         self._acknowledged.doubt(write)
         self._offered = None
 
@@ -530,6 +563,7 @@ class Attachment:
     def fence(self, record: Record) -> FencedError:
         """Another agent owns the row: stop, or stand by until that one is gone."""
         error = FencedError(record.key.node, record.owner, record.term)
+        self.history.owner = record.owner
         if self._surroundings.settings.when_fenced == WhenFenced.WAIT:
             self._stand_by(record.key, record.term)
         else:
@@ -547,6 +581,7 @@ class Attachment:
             return False
         if sight is not None:
             self._known_term = max(self._known_term, sight.term)
+            self.history.owner = sight.owner
         self._resuming = self._vigil.look(
             sight, owner, self._surroundings.clock(), self._silent_seconds
         )
@@ -590,6 +625,9 @@ class Attachment:
 
     def _on_change(self) -> None:
         if self.error is None:
+            # What was offered to the database is not known to be written yet.
+            is_pending = self.due_at != _NEVER or self._offered is not None
+            self.history.changed(pending=is_pending)
             self._debouncer.touch(self._surroundings.clock())
             self._surroundings.touched(self)
 
@@ -658,6 +696,7 @@ class Attachment:
         return snapshot if snapshot.writable else None
 
     def _went_well(self) -> None:
+        self.history.written(is_current=self._debouncer.deadline is None)
         self._offered = None
         self.fault = None
         self._is_refused = False

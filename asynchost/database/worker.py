@@ -23,6 +23,7 @@ from asynchost.database.endpoints import first_that_serves
 from asynchost.database.lane import Lane
 from asynchost.database.outage import Outage
 from asynchost.database.pending import Pending
+from asynchost.database.reach import Reach
 from asynchost.database.records import Retry
 from asynchost.database.rounds import Rounds
 from asynchost.database.session import Session
@@ -97,6 +98,7 @@ class Worker:
         """Foreign edits of hosts that were detached."""
         self._log = get_logger("asynchost.database")
         self._outage = Outage(url, settings, self._log)
+        self._reach = Reach()
 
     # -- what others may call -----------------------------------------------------------------
 
@@ -109,7 +111,17 @@ class Worker:
     def status(self) -> WriterStatus:
         """The present state of all hosts, and what was counted so far."""
         hosts = self.attachments
+        reach = self._reach
+        ages = [age for a in hosts if (age := a.status.unwritten_seconds) is not None]
         return WriterStatus(
+            connected=reach.connected,
+            connection_seconds=reach.seconds,
+            reason=reach.reason,
+            connects=reach.connects,
+            connect_failures=reach.failures,
+            unwritten_seconds=max(ages, default=None),
+            writes=sum(a.history.writes for a in hosts),
+            unknown_outcomes=sum(a.history.unknown_outcomes for a in hosts),
             hosts=len(hosts),
             owned=sum(attachment.row is not None for attachment in hosts),
             dirty=sum(attachment.dirty for attachment in hosts),
@@ -180,6 +192,7 @@ class Worker:
         try:
             await self._open()
         except DatabaseUnavailableError as error:
+            self._reach.failed(error)
             self._outage.report(error, closing=self.closing)
 
     async def run(self) -> None:
@@ -192,6 +205,7 @@ class Worker:
                 lane = self._lane or await self._open()
                 lane = await self._serve(lane)
             except (DatabaseRefusedError, DatabaseUnavailableError) as error:
+                self._reach.failed(error)
                 delay = self._outage.delay_after(error, closing=self.closing)
             else:
                 await lane.aclose()
@@ -206,6 +220,7 @@ class Worker:
     async def _open(self) -> Lane:
         lane = await first_that_serves(self._url, self._open_at)
         self._outage.accepted()
+        self._reach.made()
         for attachment in self.attachments:
             attachment.look_away()
             attachment.touch()
