@@ -68,9 +68,11 @@ class Attachment:
         "_debouncer",
         "_edits",
         "_encoder",
+        "_is_looked_at",
         "_is_refused",
         "_is_suspect",
         "_known_term",
+        "_look_again_at",
         "_offered",
         "_rejected",
         "_remove_listener",
@@ -93,6 +95,7 @@ class Attachment:
         "history",
         "row",
         "service_id",
+        "was_owned",
     )
 
     def __init__(
@@ -106,7 +109,10 @@ class Attachment:
         self.given_name = source.snapshot().name
         """The row's ``hypervisor_hostname`` as far as it was known on attaching."""
         self.error: AsynchostError | None = None
-        """Why the row is no longer written; None as long as it is, or is waited for."""
+        """Why the row is not written for now; of a fenced host, why it is never written again. None
+        while the row is written or waited for."""
+        self.was_owned = False
+        """Whether the row was this writer's at any time."""
         self.row: OwnedRow | None = None
         self.edit: Edit | None = None
         """What somebody else had changed in the row when it was last read back."""
@@ -132,6 +138,9 @@ class Attachment:
         self._rejected: Rejected | None = None
         self._is_refused = False
         """Whether the server refused the last write of this row, for a reason unknown here."""
+        self._look_again_at = _NEVER
+        """The loop's time at which a host that is given up is looked at again."""
+        self._is_looked_at = False
         self._tolerated: Values = {}
         """The columns that another program has changed and that are left so."""
         self._known_term = 0
@@ -218,7 +227,9 @@ class Attachment:
         if self._retry_at is not None:
             return self._retry_at
         deadline = _NEVER if self._debouncer.deadline is None else self._debouncer.deadline
-        if self._rejected is not None and self.error is None:
+        if self.error is not None:
+            return self._look_again_at
+        if self._rejected is not None:
             return min(deadline, self._rejected.retry_at)
         return deadline
 
@@ -233,6 +244,8 @@ class Attachment:
         """The write begins: a change from here on asks for another one."""
         self._retry_at = None
         self._debouncer.take()
+        if self.error is not None:
+            self._look_again()
         if self._rejected is not None:
             values = self._values()
             self._rejected.take(
@@ -305,6 +318,14 @@ class Attachment:
         if self._retry_at is not None:
             return self._retry_at == 0.0 or not self._is_refused
         return self.retrying
+
+    def _look_again(self) -> None:
+        """A host that was given up for a reason that may be gone: see whether it can be claimed."""
+        now = self._surroundings.clock()
+        self._is_looked_at = now >= self._look_again_at
+        if self._is_looked_at:
+            self._look_again_at = now + self._surroundings.settings.given_up_retry_seconds
+        self._surroundings.touched(self)
 
     # -- what ---------------------------------------------------------------------------------
 
@@ -399,6 +420,8 @@ class Attachment:
 
     def own(self, claim: Claim) -> None:
         """The claim went through: the row is ours, and this is what it holds."""
+        self.error = None
+        self.was_owned = True
         self.row = OwnedRow(claim.row_id, *claim.key, claim.term)
         self._known_term = max(self._known_term, claim.term)
         self._acknowledged.begin(in_order(claim.values), self._offered)
@@ -612,12 +635,24 @@ class Attachment:
 
     # -- the end ------------------------------------------------------------------------------
 
-    def fail(self, error: AsynchostError) -> None:
-        """Stop writing this host."""
+    def fail(self, error: AsynchostError) -> bool:
+        """Stop writing this host; whether that is news.
+
+        What a person or another program may mend is looked at again every few minutes. A row that
+        another agent has claimed is not: two agents would take turns for ever.
+        """
+        is_news = self.error is None or str(self.error) != str(error)
         self.error = error
         self.row = None
+        self._is_looked_at = False
+        self._look_again_at = _NEVER
+        if not isinstance(error, FencedError):
+            delay = self._surroundings.settings.given_up_retry_seconds
+            self._look_again_at = self._surroundings.clock() + delay
         self.take()
-        self._surroundings.failed(error)
+        if is_news:
+            self._surroundings.failed(error)
+        return is_news
 
     def close(self) -> None:
         """Stop listening."""
@@ -691,7 +726,9 @@ class Attachment:
             snapshot = replace(snapshot, fresh=True)
         if self._vigil is not None and not self._resuming:
             return None
-        if self.error is not None or (self._edits is not None and self._edits.is_removed):
+        if self.error is not None and not self._is_looked_at:
+            return None
+        if self._edits is not None and self._edits.is_removed:
             return None
         return snapshot if snapshot.writable else None
 

@@ -141,8 +141,8 @@ class Claimant:
         if isinstance(error, StillOwnedError):
             attachment.yield_row()
         elif isinstance(error, ConfigurationError):
-            attachment.fail(error)
-            self._log.error("row refused", host=attachment.host, reason=error.message)
+            if attachment.fail(error):
+                self._log.error("row refused", host=attachment.host, reason=error.message)
         elif error.kind is Kind.BAD_ROW:
             attachment.reject_all(error.reason, error.code)
         else:

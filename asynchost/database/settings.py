@@ -50,6 +50,9 @@ class WriterSettings(PlainRecord):
     name, a better server that came back and a load balancer's choice are followed. 0: never."""
     on_foreign_edit: OnForeignEdit = OnForeignEdit.REPAIR
     """What to do when somebody else has changed a row; see ``read_back_interval_seconds``."""
+    given_up_retry_seconds: float = 120.0
+    """A host whose row is refused, ambiguous or Nova's is given up for the time being; this is how
+    often it is looked whether that is still so. Each look costs the database a few statements."""
     beside_nova: bool = False
     """Whether to claim a row that a nova-compute keeps, as far as Nova's table tells."""
     when_fenced: WhenFenced = WhenFenced.EXIT

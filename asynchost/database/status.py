@@ -101,7 +101,8 @@ class WriterStatus(PlainRecord):
     standing_by: int
     """Of how many the row is another agent's, and waited for."""
     given_up: int
-    """How many are no longer written: fenced, or refused."""
+    """How many are not written: fenced ones for good; those that are refused, ambiguous or Nova's
+    for the time being."""
     foreign_edits: int
     """How often a row was found changed or deleted by others, each standing change once."""
     refused: int = 0

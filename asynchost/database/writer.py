@@ -5,6 +5,7 @@ and which error its user gets to see. Must not: SQL, and when to write.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -62,7 +63,10 @@ class ComputeNodeWriter:
         self._names: dict[str | tuple[str, int], Attachment] = {}
         self._surroundings: Surroundings | None = None
         self._task: asyncio.Task[None] | None = None
+        self._failures: deque[AsynchostError] = deque()
+        """Why hosts were given up, as far as nobody was told yet: one for each host and reason."""
         self._error: BaseException | None = None
+        """What ended the writer."""
         self._noticed = asyncio.Event()
         """Set when :meth:`wait` has something to return or to raise."""
 
@@ -214,16 +218,33 @@ class ComputeNodeWriter:
         :raises ConfigurationError: the writer was refused, or one of its hosts' rows was.
         :raises FencedError: another agent has claimed a host's row.
 
-        The first such error is raised, once and again; the other hosts are still written. When
-        the writer itself has ended, what ended it is raised instead, a fault included.
+        Each host's error is raised once; call it again to be told of the next one. The other
+        hosts are still written. A host that is refused, ambiguous or Nova's is looked at again
+        every ``settings.given_up_retry_seconds``, and claimed once the reason is gone; a fenced
+        host is not. When the writer itself has ended, what ended it is raised instead, each time,
+        a fault included.
         """
-        await self._noticed.wait()
-        if self._error is not None:
-            raise self._error
+        while True:
+            await self._noticed.wait()
+            if self._error is not None:
+                raise self._error
+            if self._failures:
+                error = self._failures.popleft()
+                if not self._failures and not self._has_ended:
+                    self._noticed.clear()
+                raise error
+            if self._has_ended:
+                return
+            # Another caller was told.
+            self._noticed.clear()
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._task is not None and self._task.done()
 
     def _fail(self, error: AsynchostError) -> None:
-        """One host is no longer written."""
-        self._error = self._error or error
+        """One host is not written for now."""
+        self._failures.append(error)
         self._noticed.set()
 
     def _on_end(self, task: asyncio.Task[None]) -> None:

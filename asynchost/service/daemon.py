@@ -24,7 +24,12 @@ from asynchost import (
     quiet_libvirt,
 )
 from asynchost.database.attachment import Attachment
-from asynchost.errors import ConfigurationError, FencedError
+from asynchost.errors import (
+    ConfigurationError,
+    DatabaseRefusedError,
+    FencedError,
+    RowConflictError,
+)
 from asynchost.service.accounts import answer
 from asynchost.service.config import HostConfig, RunConfig
 from asynchost.service.control import ControlSocket
@@ -38,9 +43,6 @@ from asynchost.service.supervision import beat, summary, tell
 from asynchost.service.systemd import Manager
 
 _log = structlog.get_logger("asynchost.service")
-
-_LOOK_SECONDS = 1.0
-"""How often to look at the other hosts once one is lost. Nobody waits for it."""
 
 _SHORTEST_READ_BACK_SECONDS = 1.0
 """A shorter audit's interval is a host's matter, and not the database's."""
@@ -119,22 +121,40 @@ async def run(
 async def _until_nothing_is_written(
     writer: ComputeNodeWriter, attachments: Sequence[Attachment]
 ) -> None:
-    """Wait for a host that must be mended, or until every host's row was claimed by others.
+    """Wait until no host is written, and none may be written again by itself.
 
-    One row of several that another agent took over is no reason to give up the rest.
+    A host that is fenced is not claimed again. One that was refused while running is looked at
+    again for ever. One that was refused from the beginning counts as a mistake of the
+    configuration: so the process ends where there is nothing else, or where two hosts of the
+    command line would share a row.
+
+    Raises what ended the writer; :class:`~asynchost.errors.ConfigurationError` where a host was
+    refused from the beginning, else :class:`~asynchost.errors.FencedError`.
     """
     while True:
         try:
             return await writer.wait()
-        except FencedError:
-            errors = [attachment.error for attachment in attachments]
-            for error in errors:
-                if isinstance(error, ConfigurationError):
-                    raise error from None
-            if all(errors):
-                raise
-        # From here on the writer tells the same error at once, until it has ended itself.
-        await asyncio.sleep(_LOOK_SECONDS)
+        except DatabaseRefusedError:
+            # No host's: the writer has ended.
+            raise
+        except (FencedError, ConfigurationError) as error:
+            given_up = list(attachments)
+            refused = [
+                one.error
+                for one in given_up
+                if isinstance(one.error, ConfigurationError) and not one.was_owned
+            ]
+            for conflict in refused:
+                if isinstance(conflict, RowConflictError):
+                    raise conflict from None
+            if all(_is_given_up_for_good(one) for one in given_up):
+                raise (refused[0] if refused else error) from None
+
+
+def _is_given_up_for_good(attachment: Attachment) -> bool:
+    """Whether the process need not stay for this host."""
+    error = attachment.error
+    return isinstance(error, FencedError) or (error is not None and not attachment.was_owned)
 
 
 def _new_monitor(host: HostConfig, settings: MonitorSettings) -> HostMonitor:

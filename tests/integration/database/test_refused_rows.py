@@ -8,6 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from asynchost.database import ComputeNodeWriter, OnForeignEdit, WriterSettings
+from asynchost.errors import AmbiguousRowError, FencedError
 from asynchost.model import HostSnapshot
 from asynchost.testing import FakeHost
 from tests.support.mariadb import Database
@@ -275,3 +276,58 @@ async def test_a_flush_waits_only_for_what_was_dirty_when_it_began(database: Dat
         await waiting
         await writer.flush()
     rival.close()
+
+
+async def test_a_host_that_was_ambiguous_is_claimed_once_it_is_not(database: Database) -> None:
+    """It is looked at again and again, told once, and does not keep the other from its row."""
+    host, other = FakeHost("n1"), FakeHost("n2")
+    settings = replace(SETTINGS, given_up_retry_seconds=0.2)
+    async with ComputeNodeWriter(database.url, settings=settings) as writer:
+        attachment = writer.attach(host)
+        writer.attach(other)
+        await writer.flush()
+        columns = ", ".join(c for c in database.row("hypervisor_hostname = 'n1'") if c != "id")
+        with capture_logs() as logs:
+            database.execute(
+                f"INSERT INTO compute_nodes ({columns}) SELECT {columns} FROM compute_nodes"
+                " WHERE hypervisor_hostname = 'n1'"
+            )
+            database.execute(
+                f"UPDATE asynchost_fence SET term = 0 WHERE cn_id = {attachment.row_id}"
+            )
+            with pytest.raises(AmbiguousRowError):
+                await asyncio.wait_for(writer.wait(), 30)
+            assert (writer.status.given_up, writer.status.owned) == (1, 1)
+            other.start(vcpus=2)
+            await eventually(lambda: used(database, "n2") == 2)
+            before = attachment.due_at
+            await eventually(lambda: attachment.due_at > before)
+            assert attachment.error is not None
+            database.execute("DELETE FROM compute_nodes WHERE hypervisor_hostname = 'n1' LIMIT 1")
+            host.start(vcpus=3)
+            await eventually(lambda: used(database, "n1") == 3, 30)
+        assert [log["host"] for log in logs if log["event"] == "row refused"] == ["n1"]
+        assert (writer.status.given_up, attachment.error) == (0, None)
+
+
+async def test_each_host_that_is_given_up_is_told_once(database: Database) -> None:
+    """Two fenced hosts of three: wait() names both, and then waits on."""
+    names = ["n1", "n2", "n3"]
+    async with ComputeNodeWriter(database.url, settings=SETTINGS) as writer:
+        for name in names:
+            writer.attach(FakeHost(name))
+        await writer.flush()
+        async with ComputeNodeWriter(database.url, settings=SETTINGS) as newer:
+            for name in names[:2]:
+                newer.attach(FakeHost(name))
+            await newer.flush()
+            told = []
+            for _ in range(2):
+                with pytest.raises(FencedError) as caught:
+                    await asyncio.wait_for(writer.wait(), 30)
+                told.append(caught.value.hypervisor_hostname)
+        assert sorted(told) == names[:2]
+        waiting = asyncio.create_task(writer.wait())
+        await asyncio.wait({waiting}, timeout=0.1)
+        assert not waiting.done()
+    await waiting

@@ -16,12 +16,6 @@ IMPATIENT = WriterSettings(backoff_initial_seconds=0.01, backoff_maximum_seconds
 FENCED = FencedError("a", "rival", 2)
 
 
-@pytest.fixture(autouse=True)
-def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for the daemon's look at the other hosts, except for these tests."""
-    monkeypatch.setattr(daemon, "_LOOK_SECONDS", 0.001)
-
-
 async def watched(
     writer: ComputeNodeWriter,
 ) -> tuple["asyncio.Task[None]", list[Attachment]]:
@@ -44,11 +38,24 @@ async def test_the_last_fenced_host_ends_it() -> None:
 
 
 async def test_a_host_that_must_be_mended_ends_it() -> None:
-    """Though the writer tells of the fenced one for ever."""
+    """If nothing else is written, and it was so from the beginning."""
     async with ComputeNodeWriter(NOWHERE, settings=IMPATIENT) as writer:
         waiting, attachments = await watched(writer)
         attachments[1].fail(ConfigurationError("mend it"))
         with pytest.raises(ConfigurationError, match="mend it"):
+            await asyncio.wait_for(waiting, 10)
+
+
+async def test_a_host_that_was_refused_while_running_is_looked_at_again() -> None:
+    """The other one is fenced, so nothing is written; but the refused one may be again."""
+    async with ComputeNodeWriter(NOWHERE, settings=IMPATIENT) as writer:
+        waiting, attachments = await watched(writer)
+        attachments[1].was_owned = True
+        attachments[1].fail(ConfigurationError("mend it"))
+        done, _ = await asyncio.wait({waiting}, timeout=0.05)
+        assert not done
+        attachments[1].fail(FencedError("b", "rival", 2))
+        with pytest.raises(FencedError):
             await asyncio.wait_for(waiting, 10)
 
 
