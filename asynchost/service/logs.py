@@ -27,6 +27,8 @@ LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "console", "json")
 
 _COLOURS = {"debug": "2", "warning": "33", "error": "31", "critical": "31;1"}
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "exception": 3, "critical": 2}
+"""By level, as in syslog."""
 _FIRST_KEYS = ("host", "uuid")
 _NARROWEST = 40
 """Columns below which folding would only make things worse."""
@@ -51,6 +53,7 @@ def configure_logs(
         structlog.processors.add_log_level,
         structlog.processors.ExceptionRenderer(),
         *_renderers(log_format, on_terminal, environment),
+        *([_with_priority] if is_journal(stream, environment) else []),
     ]
     _fatal.render = None if _is_for_people(log_format, on_terminal) else _renderer(processors)
     if (outlet := outlet_of(stream)) is not None:
@@ -66,6 +69,25 @@ def configure_logs(
     )
     logging.captureWarnings(capture=True)
     logging.basicConfig(handlers=[_FromStandardLibrary()], level=logging.WARNING, force=True)
+
+
+def is_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Whether the stream leads straight to systemd's journal, which ``JOURNAL_STREAM`` tells."""
+    device, _, inode = environment.get("JOURNAL_STREAM", "").partition(":")
+    if not (device.isdecimal() and inode.isdecimal()):
+        return False
+    outlet = outlet_of(stream)
+    try:
+        status = os.fstat(stream.fileno() if outlet is None else outlet.descriptor)
+    except (OSError, ValueError):
+        return False
+    return (status.st_dev, status.st_ino) == (int(device), int(inode))
+
+
+def _with_priority(_: WrappedLogger, level: str, rendered: EventDict) -> str:
+    """The rendered text with its priority in front of each line, as the journal takes it."""
+    mark = f"<{_PRIORITIES.get(level, _PRIORITIES['info'])}>"
+    return "\n".join(mark + line for line in str(rendered).split("\n"))
 
 
 class _Fatal:

@@ -122,9 +122,13 @@ class Reloader:
                 await self._moved.wait()
             self._moved.clear()
             self._wanted = False
-            self._manager.reloading()
+            # Before the start is complete, the end of a reload must not be taken for that.
+            is_ready = self._manager.is_ready
+            if is_ready:
+                self._manager.reloading()
             await self._reload(hosts, writer)
-            self._manager.ready(status())
+            if is_ready:
+                self._manager.ready(status())
 
     async def _reload(self, hosts: Hosts, writer: ComputeNodeWriter) -> None:
         try:

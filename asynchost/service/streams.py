@@ -56,7 +56,7 @@ class Outlet:
         self.failure: OSError | None = None
         """The first error of the descriptor; text that met an error counts as lost."""
         self.total_lost = 0
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._capacity = capacity
         # Re-entrant: the garbage collector may warn, and so write, in the middle of a write.
         self._changed = threading.Condition(threading.RLock())
@@ -107,7 +107,7 @@ class Outlet:
     def _take(self, text: str) -> None:
         if self._thread is None:
             thread = threading.Thread(
-                target=self._work, name=f"output {self._descriptor}", daemon=True
+                target=self._work, name=f"output {self.descriptor}", daemon=True
             )
             try:
                 thread.start()
@@ -141,11 +141,11 @@ class Outlet:
     def _write(self, data: bytes) -> OSError | None:
         while data:
             try:
-                data = data[os.write(self._descriptor, data) :]
+                data = data[os.write(self.descriptor, data) :]
             except BlockingIOError:
                 # Somebody who shares the descriptor made it non-blocking.
                 poll = select.poll()
-                poll.register(self._descriptor, select.POLLOUT)
+                poll.register(self.descriptor, select.POLLOUT)
                 poll.poll()
             except OSError as error:
                 return error
@@ -179,7 +179,7 @@ class OutletStream(io.TextIOBase):
 
     def isatty(self) -> bool:
         """Whether somebody sits there."""
-        return os.isatty(self.outlet._descriptor)  # noqa: SLF001 - two halves of one thing
+        return os.isatty(self.outlet.descriptor)
 
     def write(self, text: str, /) -> int:
         """Take the text, and hand on the lines that are complete."""

@@ -35,11 +35,14 @@ class Manager:
         """Whether the manager wants to be told."""
         self.watchdog_seconds = _watchdog_seconds(environment) if self.listens else None
         """Within which time the manager wants a sign of life; None: it wants none."""
+        self.is_ready = False
+        """Whether the manager was told that the start is complete."""
         self._status = ""
 
     def ready(self, status: str) -> None:
         """The start, or the reload, is complete."""
         self._status = status
+        self.is_ready = True
         self._send(f"READY=1\nSTATUS={_line(status)}")
 
     def status(self, status: str) -> None:
