@@ -10,6 +10,7 @@ from asynchost.database.foreign_edits import OnForeignEdit
 from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.status import WriterStatus
 from asynchost.database.writer import ComputeNodeWriter
+from asynchost.domains import Domain, DomainEvent, EventKind, EventReason, Origin
 from asynchost.errors import (
     AmbiguousRowError,
     AsynchostError,
@@ -48,7 +49,7 @@ from asynchost.model import (
 )
 from asynchost.monitor import HostMonitor
 from asynchost.settings import DiskSource, MonitorSettings
-from asynchost.subscription import DriftSubscription, Subscription
+from asynchost.subscription import DomainEvents, DriftSubscription, Snapshots, Subscription
 
 __all__ = [
     "AmbiguousRowError",
@@ -66,10 +67,15 @@ __all__ = [
     "DatabaseUnavailableError",
     "DiskSource",
     "DiskUsage",
+    "Domain",
     "DomainAccount",
+    "DomainEvent",
+    "DomainEvents",
     "DomainState",
     "Drift",
     "DriftSubscription",
+    "EventKind",
+    "EventReason",
     "Explanation",
     "FencedError",
     "HostFacts",
@@ -84,11 +90,13 @@ __all__ = [
     "NovaOwnsRowError",
     "Observation",
     "OnForeignEdit",
+    "Origin",
     "Policy",
     "RowConflictError",
     "ServiceMissingError",
     "ServiceTakenError",
     "SnapshotSource",
+    "Snapshots",
     "Subscription",
     "UnavailableError",
     "Usage",

@@ -19,6 +19,8 @@ class Mark(NamedTuple):
 
     cause: Cause
     detail: str = ""
+    number: int = 0
+    """The newest lifecycle event that the read answers; 0 where nobody listens to them."""
 
 
 class Agenda:
@@ -67,17 +69,17 @@ class Agenda:
         if uuid in self._in_flight:
             waiting = self._in_flight[uuid]
             if waiting is None or _outranks(mark, waiting):
-                self._in_flight[uuid] = mark
+                self._in_flight[uuid] = _newest(mark, waiting)
         elif mark.cause in _BACKGROUND:
             if self.background_first and uuid in self._urgent:
                 self._background[uuid] = self._urgent.pop(uuid)
             elif uuid not in self._urgent and _outranks(mark, self._background.get(uuid, mark)):
                 self._background[uuid] = mark
         elif self.background_first and uuid in self._background:
-            self._background[uuid] = mark
+            self._background[uuid] = _newest(mark, self._background[uuid])
         else:
-            self._background.pop(uuid, None)
-            self._urgent[uuid] = mark
+            replaced = self._background.pop(uuid, None) or self._urgent.get(uuid)
+            self._urgent[uuid] = _newest(mark, replaced)
 
     def look_again(self, uuid: str, at: float) -> None:
         """Read the domain at the time ``at``.
@@ -143,6 +145,13 @@ class Agenda:
 
 
 _BACKGROUND = frozenset({Cause.AUDIT, Cause.RESYNC})
+
+
+def _newest(mark: Mark, replaced: Mark | None) -> Mark:
+    """``mark``, with the number of the event that ``replaced`` waits for, if that is newer."""
+    if replaced is None or replaced.number <= mark.number:
+        return mark
+    return mark._replace(number=replaced.number)
 
 
 def _outranks(new: Mark, old: Mark) -> bool:

@@ -20,9 +20,11 @@ from asynchost.accounting import (
 )
 from asynchost.agenda import Mark
 from asynchost.contacts import Contacts
+from asynchost.domain_feed import DomainFeed, DomainListeners
+from asynchost.domains import Domain, DomainMaker, Lifecycle
 from asynchost.errors import AsynchostError, NotReadyError
 from asynchost.explanation import Explanation, Survey, explain
-from asynchost.ledger import Ledger, Move
+from asynchost.ledger import Ledger, Move, Record
 from asynchost.model import (
     Cause,
     Change,
@@ -104,10 +106,14 @@ class HostState:
         self._recounted_at = clock()
         self._down: AsynchostError | None = None
         self._reason: str | None = _NOT_STARTED
+        self._over = False
         report = report or self._log_report
         self._listeners: Observers[[]] = Observers(report)
         self._on_change: Observers[[Change]] = Observers(report)
         self._on_drift: Observers[[Drift]] = Observers(report)
+        self._on_record: Observers[[]] = Observers(report)
+        self._feed: DomainFeed | None = None
+        self._make_domain: DomainMaker | None = None
 
     # -- what is read --------------------------------------------------------------------------
 
@@ -130,6 +136,17 @@ class HostState:
     def counted(self) -> int:
         """How many domains count."""
         return 0 if self._ledger is None else len(self._ledger.uuids)
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """The records of the counted domains; none before the first resync."""
+        return {} if not self._ready or self._ledger is None else self._ledger.by_uuid
+
+    def domain(self, record: Record) -> Domain:
+        """The domain of one of :attr:`records`."""
+        if self._make_domain is None:
+            raise NotReadyError(self.host)
+        return self._make_domain(record)
 
     @property
     def usage(self) -> Usage:
@@ -220,6 +237,21 @@ class HostState:
         """Give ``receive`` every correction of an audit; returns what removes it."""
         return self._on_drift.add(receive)
 
+    def on_record(self, receive: Callable[[], None]) -> Callable[[], None]:
+        """Call ``receive`` whenever a read found something else; returns what removes it."""
+        return self._on_record.add(receive)
+
+    def feed_domains(self, epoch: str, listeners: DomainListeners) -> None:
+        """Tell ``listeners`` what happens to each domain from now on.
+
+        To be called before the first of them listens, and again after all have left.
+        """
+        if self._feed is None:
+            self._feed = DomainFeed(self.host, epoch, listeners, self._utc_now)
+            self._feed.generation = self._generation
+            self._feed.make = self.domain
+        self._feed.forget()
+
     def _log_report(self, error: BaseException, observer: object) -> None:
         self._log.error("listener failed", listener=repr(observer), exc_info=error)
 
@@ -237,6 +269,9 @@ class HostState:
         self._missing_events.clear()
         self._reason = _CONNECTED
         self._accounting = Accounting(hypervisor_type, self._policy)
+        self._make_domain = DomainMaker(self._accounting, self._clock, self._utc_now)
+        if self._feed is not None:
+            self._feed.generation = generation
         self._log.info("connected", generation=generation, hypervisor_type=hypervisor_type)
         self._listeners()
 
@@ -249,6 +284,7 @@ class HostState:
 
     def disconnected(self, error: AsynchostError) -> None:
         """The totals freeze; their age counts from now. Said once for each reason."""
+        self._give_up_events()
         before, self._down = self._down, error
         self._contacts.failures += 1
         self._reason = error.message
@@ -264,17 +300,39 @@ class HostState:
 
     def stopped(self, reason: str = "closed") -> None:
         """The monitor has ended: what is known stays readable, and grows old."""
+        self._give_up_events()
         if self._fresh:
             self._fresh = False
             self._stale_since = self._clock()
-        if self._reason != reason:
-            self._reason = reason
+        if self._reason != reason or not self._over:
+            self._reason, self._over = reason, True
             self._listeners()
 
     def event_received(self) -> None:
         """One more event; the read it causes tells what it did."""
         self._events += 1
         self._contacts.heard("event")
+
+    def lifecycle(self, uuid: str, event: Lifecycle, name: Callable[[], str]) -> int:
+        """libvirt sent a lifecycle event; returns the number for the mark of its read."""
+        return 0 if self._feed is None else self._feed.received(uuid, event, name)
+
+    def lifecycle_unanswered(self, uuid: str) -> None:
+        """The read that lifecycle events of the domain wait for does not begin."""
+        if self._feed is not None and self._ready:
+            self._feed.give_up(uuid, self.records.get(uuid))
+
+    def _give_up_events(self) -> None:
+        """What lifecycle events wait for is not read any more."""
+        if self._feed is not None:
+            if self._ready:
+                self._feed.give_up_all(self.records)
+            self._feed.forget()
+
+    def staged(self, uuid: str, mark: Mark) -> None:
+        """A domain was read; what the read found comes with :meth:`resynced`."""
+        if self._feed is not None:
+            self._feed.staged(uuid, mark)
 
     def audited(self, listed_seconds_ago: float) -> None:
         """One more complete audit, which listed so long ago: who came since was not in it."""
@@ -289,7 +347,7 @@ class HostState:
     def resynced(self, observations: Iterable[Observation], unread: frozenset[str]) -> None:
         """A full listing takes the place of all records, and the totals are fresh."""
         ledger = self._ledger_in_use()
-        before = ledger.usage
+        before, records = ledger.usage, ledger.by_uuid
         listed = list(observations)
         for state in {observation.state for observation in listed}:
             self._look_at_state(state)
@@ -307,6 +365,8 @@ class HostState:
         )
         if was_ready and before != ledger.usage:
             self._publish(before, Cause.RESYNC, "reconnected")
+        if self._feed is not None and (self._feed or not was_ready):
+            self._feed.resynced(records, ledger.by_uuid, first=not was_ready)
         self._listeners()
 
     def observed(self, observation: Observation, mark: Mark) -> None:
@@ -314,10 +374,11 @@ class HostState:
         self._contacts.heard(reads=1)
         self._look_at_state(observation.state)
         ledger = self._ledger_in_use()
-        before = ledger.usage
+        before, record = ledger.usage, ledger.record(observation.uuid)
         move = ledger.apply(observation, self._clock(), mark)
         cause = _STARTING if is_starting_up(observation) else None
         self._moved(before, move, mark, observation.uuid, observation.name, known_cause=cause)
+        self._record_read(observation.uuid, record, mark)
 
     def gone(self, uuid: str, mark: Mark) -> None:
         """libvirt knows the domain no more."""
@@ -328,10 +389,12 @@ class HostState:
         before = ledger.usage
         move = ledger.remove(uuid)
         self._moved(before, move, mark, uuid, name)
+        self._record_read(uuid, record, mark)
 
     def unreadable(self, uuid: str, reason: str, *, stuck: bool) -> None:
         """A domain could not be read; its last record stands."""
         self._contacts.read_failures += 1
+        self.lifecycle_unanswered(uuid)
         if self._unreadable.get(uuid) != reason:
             self._unreadable[uuid] = reason
             self._log.warning(
@@ -387,6 +450,16 @@ class HostState:
             self._listeners()
 
     # -- how the totals move -------------------------------------------------------------------
+
+    def _record_read(self, uuid: str, before: Record | None, mark: Mark) -> None:
+        """Tell those who follow the domains one by one that one of them was read."""
+        if not self._on_record and not self._feed:
+            return
+        after = self._ledger_in_use().record(uuid)
+        if self._feed:
+            self._feed.read(uuid, before, after, mark)
+        if (before and before.observation) != (after and after.observation):
+            self._on_record()
 
     def _ledger_in_use(self) -> Ledger:
         if self._accounting is None:

@@ -10,7 +10,7 @@ number in: whoever holds a newer observation replaces the record, so that duplic
 reorderings and late events are harmless.
 """
 
-from collections.abc import Iterable, KeysView
+from collections.abc import Iterable, KeysView, Mapping
 from typing import Final, NamedTuple
 
 from asynchost.accounting import NOTHING, Accounting
@@ -87,6 +87,11 @@ class Ledger:
     def records(self) -> Iterable[Record]:
         """Those of all counted domains: a live view."""
         return self._records.values()
+
+    @property
+    def by_uuid(self) -> Mapping[str, Record]:
+        """The records of all counted domains now; a resync puts another mapping in its place."""
+        return self._records
 
     def apply(self, observation: Observation, read_at: float = 0.0, mark: Mark = _LISTED) -> Move:
         """Replace the domain's record by a newer observation."""

@@ -5,12 +5,14 @@ what happens to the connection in :mod:`asynchost.hypervisor`.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from secrets import token_hex
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Never, Self, TypeVar
 
+from asynchost.domains import Domain, DomainTable, EventKind
 from asynchost.errors import (
     AsynchostError,
     ClosedError,
@@ -35,12 +37,18 @@ from asynchost.model import (
 from asynchost.settings import MonitorSettings
 from asynchost.subscription import (
     DEFAULT_LIMIT,
+    DomainEvents,
+    DomainStreams,
     DriftSubscription,
     Ending,
+    EventFilter,
+    Snapshots,
     Streams,
     Subscription,
     report_to_loop,
 )
+
+T = TypeVar("T")
 
 _LONGEST_NAME: Final = 255  # what the column hypervisor_hostname holds
 
@@ -86,7 +94,11 @@ class HostMonitor:
         self._source = Source(uri, settings, self._state, self._host)
         self._change_streams: Streams[Subscription] = Streams()
         self._drift_streams: Streams[DriftSubscription] = Streams()
-        self._fans_out = False
+        self._domain_streams = DomainStreams()
+        self._snapshot_streams: Streams[Snapshots] = Streams()
+        self._domains = DomainTable(lambda: self._state.records, self._state.domain)
+        self._epoch = token_hex(8)
+        self._fans_out = self._feeds_snapshots = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing = False
@@ -139,12 +151,17 @@ class HostMonitor:
         reason = "closed" if ending is None else _in_words(ending.error)
         self._state.stopped(reason)
         self._moved.set()
-        self._change_streams.end(ending)
-        self._drift_streams.end(ending)
+        self._end_streams(ending)
         if ending is not None:
             expected = isinstance(ending.error, AsynchostError)
             traceback = {} if expected else {"exc_info": ending.error}
             self._log.error("monitor ended", reason=reason, **traceback)
+
+    def _end_streams(self, ending: Ending | None) -> None:
+        self._change_streams.end(ending)
+        self._drift_streams.end(ending)
+        self._domain_streams.end(ending)
+        self._snapshot_streams.end(ending)
 
     def _ended(self, task: asyncio.Task[None]) -> Ending | None:
         """Why the monitor ended; None where :meth:`aclose` ended it."""
@@ -201,8 +218,7 @@ class HostMonitor:
         task = self._task
         if task is None:
             self._state.stopped()
-            self._change_streams.end(None)
-            self._drift_streams.end(None)
+            self._end_streams(None)
             return
         if task.done():
             return
@@ -245,12 +261,15 @@ class HostMonitor:
         task = self._running_task()
         while not condition():
             if task.done():
-                ending = self._ended(task)
-                if ending is not None:
-                    ending.throw()
-                raise ClosedError(f"the monitor of {self._host}")
+                self._throw_end(task)
             self._moved.clear()
             await self._moved.wait()
+
+    def _throw_end(self, task: asyncio.Task[None]) -> Never:
+        ending = self._ended(task)
+        if ending is not None:
+            ending.throw()
+        raise ClosedError(f"the monitor of {self._host}")
 
     # -- what is known -------------------------------------------------------------------------
 
@@ -267,6 +286,16 @@ class HostMonitor:
         Raises :class:`NotReadyError` before the first resync: unknown is never zero.
         """
         return self._state.usage
+
+    @property
+    def domains(self) -> Mapping[str, Domain]:
+        """The domains that count, by UUID: live and read-only, frozen while stale.
+
+        At any moment the sum of what they add, and what is reserved, is :attr:`usage`. Empty
+        before the first resync: :meth:`ready` tells. Iterating goes over the moment at which the
+        iteration began, so it may be interrupted by an ``await``.
+        """
+        return self._domains
 
     @property
     def facts(self) -> HostFacts | None:
@@ -342,6 +371,89 @@ class HostMonitor:
         return streams.add(
             DriftSubscription(streams.forget, limit, host=self._host, check_loop=self._check_loop)
         )
+
+    def domain_events(
+        self,
+        *,
+        uuid: str | None = None,
+        kinds: Collection[EventKind] = (),
+        limit: int = DEFAULT_LIMIT,
+    ) -> DomainEvents:
+        """What happens to each domain from this call on, as an asynchronous iterator.
+
+        One item for each of libvirt's lifecycle events, in libvirt's order for a domain and never
+        merged, told when the read that the event caused has returned. A domain that a read found
+        otherwise without such an event is an item of kind ``CHANGED``. So ``stream.initial``, the
+        table at this moment, with every item's ``after`` put in, is :attr:`domains` at that item;
+        items with ``known`` False change nothing.
+
+        ``uuid`` asks for one domain only, ``kinds`` for some kinds only. A subscriber that falls
+        ``limit`` events behind loses the oldest, counted in the next item's ``lost``. It ends as
+        :meth:`changes` does. Close it, or use it in a ``with`` block.
+
+        :raises InvalidSettingError: ``limit`` is no whole number from 1 on, or one of ``kinds`` is
+            no kind.
+        """
+        for kind in kinds:
+            if not isinstance(kind, EventKind):
+                raise InvalidSettingError("kinds", kind, "give members of EventKind")
+        wanted = EventFilter(None if uuid is None else uuid.lower(), frozenset(kinds))
+        streams = self._domain_streams
+        stream = DomainEvents(
+            *(streams.forget, limit, wanted, self._state.domain),
+            host=self._host,
+            check_loop=self._check_loop,
+        )
+        if not streams:
+            self._state.feed_domains(self._epoch, streams)
+        if self._state.ready:
+            stream.begin(self._state.records)
+        return streams.add(stream)
+
+    def snapshots(self) -> Snapshots:
+        """The host's state now and whenever it moved, as an asynchronous iterator.
+
+        Facts, disk, freshness and its reason are part of the state. A slow subscriber gets the
+        newest state and none in between. It ends as :meth:`changes` does; the last item is the
+        state in which the monitor ended. Close it, or use it in a ``with`` block.
+        """
+        if not self._feeds_snapshots:
+            self._feeds_snapshots = True
+            self._state.add_listener(self._push_snapshot)
+        streams = self._snapshot_streams
+        stream = Snapshots(
+            streams.forget, self.snapshot, host=self._host, check_loop=self._check_loop
+        )
+        stream.push(self.snapshot())
+        return streams.add(stream)
+
+    def _push_snapshot(self) -> None:
+        if self._snapshot_streams:
+            self._snapshot_streams.push(self.snapshot())
+
+    async def wait_for(self, condition: Callable[["HostMonitor"], T]) -> T:
+        """Wait until ``condition`` is true of this monitor, and return what it returned.
+
+        It is called with the monitor at once, and again whenever a domain, the totals, a fact or
+        the freshness changed: so it must be cheap and must not wait. Cancelling is safe.
+
+        Raises whatever ``condition`` raises; what ended the monitor, if it died meanwhile; and
+        :class:`ClosedError` once the monitor was closed.
+        """
+        task = self._running_task()
+        moved = asyncio.Event()
+        remove_listener = self._state.add_listener(moved.set)
+        remove_record = self._state.on_record(moved.set)
+        try:
+            while not (answer := condition(self)):
+                if task.done():
+                    self._throw_end(task)
+                await moved.wait()
+                moved.clear()
+            return answer
+        finally:
+            remove_listener()
+            remove_record()
 
     async def audit(self) -> list[Drift]:
         """Recount now: list, read every domain, and correct what differs.

@@ -6,13 +6,16 @@ Memory: at most ``limit`` items for each subscription, and one weak reference to
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final, Generic, Never, Self, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final, Generic, NamedTuple, Never, Self, TypeVar
 from weakref import WeakSet
 
-from asynchost.errors import InvalidSettingError
+from asynchost.domains import Domain, DomainEvent, DomainTable, EventKind
+from asynchost.errors import ClosedError, InvalidSettingError, NotReadyError
+from asynchost.ledger import Record
 from asynchost.log import get_logger
-from asynchost.model import Change, ChangeKind, Drift
+from asynchost.model import Change, ChangeKind, Drift, HostSnapshot
 
 T = TypeVar("T")
 
@@ -188,6 +191,133 @@ class DriftSubscription(Stream[Drift]):
         return item
 
 
+class EventFilter(NamedTuple):
+    """Which domain events a subscriber wants."""
+
+    uuid: str | None
+    """Of this domain only; None for all domains."""
+    kinds: frozenset[EventKind]
+    """Of these kinds only; empty for all kinds."""
+
+
+class DomainEvents(Stream[DomainEvent]):
+    """The events of a host's domains; :meth:`HostMonitor.domain_events` makes it.
+
+    A subscriber that falls ``limit`` behind loses the oldest, counted in the next event's
+    ``lost``; the monitor's ``domains`` are the truth then.
+    """
+
+    def __init__(
+        self,
+        forget: Callable[[Any], None],
+        limit: int,
+        wanted: EventFilter,
+        make: Callable[[Record], Domain],
+        *,
+        host: str,
+        check_loop: Callable[[], None],
+    ) -> None:
+        super().__init__(forget, limit, host=host, check_loop=check_loop)
+        self._uuid, self._kinds = wanted
+        self._make = make
+        self._initial: Mapping[str, Domain] | None = None
+        self._begun = asyncio.Event()
+        self._lost = 0
+
+    @property
+    def initial(self) -> Mapping[str, Domain]:
+        """The table of the counted domains at the stream's position: the first event follows it.
+
+        Of a stream for one domain, the table has that domain alone.
+
+        :raises NotReadyError: the host is not ready yet; await :meth:`synced` first.
+        """
+        if self._initial is None:
+            raise NotReadyError(self._host, "no totals before the first resync; await synced()")
+        return self._initial
+
+    async def synced(self) -> Mapping[str, Domain]:
+        """Wait until the host is ready, and return :attr:`initial`. Cancelling is safe.
+
+        Raises what ended the monitor, and :class:`ClosedError` when the stream was closed before.
+        """
+        self._check_loop()
+        if not self._closed or self._initial is not None:
+            await self._begun.wait()
+        if self._initial is None:
+            if self._ending is not None:
+                self._ending.throw()
+            raise ClosedError(f"the stream of {self._host}")
+        return self._initial
+
+    def begin(self, records: Mapping[str, Record]) -> None:
+        """The stream's position is the moment of these records. For the monitor."""
+        if self._uuid is not None:
+            record = records.get(self._uuid)
+            kept = {} if record is None else {self._uuid: record}
+        else:
+            kept = dict(records)
+        self._initial = DomainTable(lambda: kept, self._make)
+        self._begun.set()
+
+    def push(self, item: DomainEvent) -> None:
+        """Take one more event, if it is wanted; for the monitor."""
+        if self._uuid is not None and item.uuid != self._uuid:
+            return
+        if self._kinds and item.kind not in self._kinds:
+            return
+        super().push(item)
+
+    def end(self, ending: Ending | None = None) -> None:
+        """No further event will come; for the monitor."""
+        super().end(ending)
+        self._begun.set()
+
+    async def __anext__(self) -> DomainEvent:
+        item = await super().__anext__()
+        if self._lost:
+            item, self._lost = replace(item, lost=self._lost), 0
+        return item
+
+    def _make_room(self, item: DomainEvent) -> DomainEvent:
+        self._backlog.popleft()
+        self._lost += 1
+        return item
+
+
+class Snapshots(Stream[HostSnapshot]):
+    """The newest state of a host, whenever it moved; :meth:`HostMonitor.snapshots` makes it.
+
+    There is never a backlog: a slow subscriber gets the newest state, and none in between.
+    """
+
+    def __init__(
+        self,
+        forget: Callable[[Any], None],
+        take: Callable[[], HostSnapshot],
+        *,
+        host: str,
+        check_loop: Callable[[], None],
+    ) -> None:
+        super().__init__(forget, 1, host=host, check_loop=check_loop)
+        self._take = take
+        self._last: HostSnapshot | None = None
+
+    async def __anext__(self) -> HostSnapshot:
+        while True:
+            await super().__anext__()
+            snapshot = self._take()
+            # The age of frozen totals grows by itself.
+            told = replace(snapshot, stale_seconds=None)
+            if told != self._last:
+                self._last = told
+                return snapshot
+
+    def _make_room(self, item: HostSnapshot) -> HostSnapshot:
+        self._backlog.popleft()
+        return item
+
+
 S = TypeVar("S", bound=Stream[Any])
 
 
@@ -224,8 +354,23 @@ class Streams(Generic[S]):
         for stream in list(self._open):
             stream.push(item)
 
+    def each(self) -> list[S]:
+        """The open streams."""
+        return list(self._open)
+
     def end(self, ending: Ending | None) -> None:
         """End every stream, also those that are added later."""
         self._ended, self._ending = True, ending
         for stream in list(self._open):
             stream.end(ending)
+
+
+class DomainStreams(Streams[DomainEvents]):
+    """The open streams of domain events."""
+
+    __slots__ = ()
+
+    def begin(self, records: Mapping[str, Record]) -> None:
+        """The first totals are there: the streams so far begin with these records."""
+        for stream in self.each():
+            stream.begin(records)

@@ -11,6 +11,9 @@ from typing import Any, Final, NamedTuple
 
 import libvirt
 
+from asynchost.domains import EventKind as Kind
+from asynchost.domains import EventReason, Lifecycle
+
 
 class DomainEvent(NamedTuple):
     """One event, reduced to what it means here."""
@@ -27,6 +30,8 @@ class DomainEvent(NamedTuple):
     """Whether it can change what the host's disk is used for."""
     redefined: bool = False
     """Whether the domain may have other disks from now on."""
+    lifecycle: Lifecycle | None = None
+    """What a lifecycle event says; None for other events."""
 
 
 Translate = Callable[[Any, tuple[Any, ...]], DomainEvent]
@@ -62,12 +67,36 @@ _DISK: Final = frozenset({*_REDEFINED, "started", "stopped"})
 _MIGRATION: Final = frozenset({(2, 1), (3, 1), (3, 7), (3, 8), (4, 1), (4, 3)})
 
 
+def _reasons(kind: str) -> dict[int, EventReason]:
+    """The details of one kind of lifecycle event, by libvirt's own constants."""
+    prefix = f"VIR_DOMAIN_EVENT_{kind.upper()}_"
+    known = set(EventReason)
+    return {
+        value: EventReason(name.removeprefix(prefix).lower())
+        for name, value in vars(libvirt).items()
+        if name.startswith(prefix) and name.removeprefix(prefix).lower() in known
+    }
+
+
+_REASONS: Final = {kind: _reasons(kind) for kind in _LIFECYCLE.values()}
+
+
+def _lifecycle_of(event: int, detail: int) -> Lifecycle:
+    """What libvirt's two numbers say."""
+    name = _LIFECYCLE.get(event)
+    if name is None:
+        return Lifecycle(Kind.OTHER, EventReason.OTHER, event, detail)
+    return Lifecycle(Kind(name), _REASONS[name].get(detail, EventReason.OTHER), event, detail)
+
+
 @lru_cache
-def _meaning(event: int, detail: int) -> tuple[str, bool, bool, bool, bool]:
+def _meaning(event: int, detail: int) -> tuple[str, bool, bool, bool, bool, Lifecycle]:
     """What a lifecycle event means here: all of it that is no matter of the domain."""
     name = _LIFECYCLE.get(event, f"event {event}")
     look_again, migration = name == "started", (event, detail) in _MIGRATION
-    return f"lifecycle {name}", look_again, migration, name in _DISK, name in _REDEFINED
+    disk, redefined = name in _DISK, name in _REDEFINED
+    meaning = _lifecycle_of(event, detail)
+    return f"lifecycle {name}", look_again, migration, disk, redefined, meaning
 
 
 def _lifecycle(domain: Any, arguments: tuple[Any, ...]) -> DomainEvent:

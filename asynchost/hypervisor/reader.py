@@ -104,8 +104,11 @@ class Reader:
 
     # -- what is to be read ---------------------------------------------------------------------
 
-    def event(self, event: DomainEvent) -> None:
-        """libvirt said that something happened to a domain: read it at the next :meth:`pump`."""
+    def event(self, event: DomainEvent, number: int = 0) -> None:
+        """libvirt said that something happened to a domain: read it at the next :meth:`pump`.
+
+        ``number`` is the event's for those who listen to events.
+        """
         if self._closed:
             return
         if event.migration:
@@ -120,7 +123,7 @@ class Reader:
             self._domains[event.uuid] = (self._lanes.events, event.domain)
         else:
             self._spend(event.domain)
-        self._agenda.mark(event.uuid, Mark(Cause.EVENT, event.detail))
+        self._agenda.mark(event.uuid, Mark(Cause.EVENT, event.detail, number))
 
     def _spend(self, domain: Any) -> None:
         if domain is not None and len(self._spent) < _MOST_SPENT:

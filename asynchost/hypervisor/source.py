@@ -8,7 +8,7 @@ Memory: the reader's, and during a resync one observation per listed domain.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from asynchost.accounting import DOMAIN_0_UUID, Accounting, is_starting_up
 from asynchost.agenda import Mark
 from asynchost.backoff import Backoff
+from asynchost.domains import Lifecycle
 from asynchost.errors import (
     CallTimeoutError,
     HypervisorRefusedError,
@@ -66,6 +67,15 @@ class SourceSink(ReadSink, Protocol):
 
     def event_received(self) -> None:
         """libvirt sent a domain event; the read that it causes follows."""
+
+    def lifecycle(self, uuid: str, event: Lifecycle, name: Callable[[], str]) -> int:
+        """libvirt sent a lifecycle event; returns the number for the mark of its read."""
+
+    def lifecycle_unanswered(self, uuid: str) -> None:
+        """The read that lifecycle events of the domain wait for does not begin."""
+
+    def staged(self, uuid: str, mark: Mark) -> None:
+        """A domain was read; what the read found comes with :meth:`resynced`."""
 
     def audited(self, listed_seconds_ago: float) -> None:
         """An audit has read every domain."""
@@ -500,7 +510,12 @@ class Source:
         self._sink.event_received()
         if event.disk:
             self._disk.look_soon(event.uuid, redefined=event.redefined)
-        self._reader.event(event)
+        number = 0
+        if event.lifecycle is not None:
+            number = self._sink.lifecycle(event.uuid, event.lifecycle, event.domain.name)
+        self._reader.event(event, number)
+        if number and event.uuid in self._reader.stuck:
+            self._sink.lifecycle_unanswered(event.uuid)
         if self._has_domain_0:
             # Its memory makes room for a guest's without an event of its own.
             self._reader.mark(DOMAIN_0_UUID, Mark(Cause.EVENT, "another domain's event"))
@@ -520,6 +535,7 @@ class Source:
             self._starting.pop(observation.uuid, None)
         if self._staged is not None:
             self._staged[observation.uuid] = observation
+            self._sink.staged(observation.uuid, mark)
         elif self._published:
             self._sink.observed(observation, mark)
 
@@ -536,6 +552,7 @@ class Source:
         self._unread.discard(uuid)
         if self._staged is not None:
             self._staged.pop(uuid, None)
+            self._sink.staged(uuid, mark)
         elif self._published:
             self._sink.gone(uuid, mark)
 

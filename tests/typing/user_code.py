@@ -11,12 +11,18 @@ from asynchost import (
     ChangeKind,
     ComputeNodeWriter,
     DiskUsage,
+    Domain,
+    DomainEvent,
+    DomainEvents,
     Drift,
+    EventKind,
+    EventReason,
     HostFacts,
     HostMonitor,
     HostSnapshot,
     MonitorSettings,
     MonitorStatus,
+    Origin,
     SnapshotSource,
     Subscription,
     Usage,
@@ -88,6 +94,34 @@ async def follow(monitor: HostMonitor) -> None:
                 case Cause.RESYNC | Cause.EVENT | Cause.LOOK_AGAIN | Cause.AUDIT:
                     print(f"{change.cause}: {change.delta.memory_kib_used} KiB")
         assert_type(changes.folded, int)
+
+
+async def follow_domains(monitor: HostMonitor) -> Domain | None:
+    """Each domain, and what happens to it."""
+    with monitor.domain_events(uuid="u", kinds=[EventKind.STARTED], limit=10) as events:
+        assert_type(events, DomainEvents)
+        assert_type(await events.synced(), Mapping[str, Domain])
+        async for event in events:
+            assert_type(event, DomainEvent)
+            assert_type(event.before, Domain | None)
+            assert_type(event.reason, EventReason | None)
+            assert_type(event.origin, Origin)
+            match event.kind:
+                case EventKind.STARTED | EventKind.RESUMED | EventKind.DEFINED:
+                    print(event.id)
+                case EventKind.STOPPED | EventKind.SHUTDOWN | EventKind.CRASHED:
+                    print(event.reason)
+                case EventKind.SUSPENDED | EventKind.PMSUSPENDED | EventKind.UNDEFINED:
+                    pass
+                case EventKind.CHANGED | EventKind.OTHER:
+                    pass
+                case _:
+                    assert_never(event.kind)
+    async for snapshot in monitor.snapshots():
+        assert_type(snapshot, HostSnapshot)
+    assert_type(await monitor.wait_for(lambda one: one.usage.running_vms > 3), bool)
+    assert_type(monitor.domains, Mapping[str, Domain])
+    return monitor.domains.get("u")
 
 
 async def write(uri: str, database_url: str) -> None:

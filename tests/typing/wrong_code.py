@@ -22,6 +22,9 @@ async def mistakes(monitor: HostMonitor, change: Change) -> None:
     _ = monitor.usage + 1  # type: ignore[operator]
     _ = monitor.usage < monitor.usage  # type: ignore[operator]
     _ = tuple(monitor.usage)  # type: ignore[arg-type]
+    monitor.domains["u"] = None  # type: ignore[index]
+    del monitor.domains["u"]  # type: ignore[attr-defined]
+    monitor.domain_events(kinds=["started"])  # type: ignore[list-item]
     monitor.audit()  # type: ignore[unused-coroutine]
     for _ in monitor.changes():  # type: ignore[attr-defined]
         pass

@@ -313,3 +313,22 @@ def test_an_event_keeps_a_domains_place_while_the_background_is_first() -> None:
     agenda.mark("a", EVENT)
     agenda.done("a")
     assert agenda.take(background=False, most=9) == [("new", EVENT), ("a", EVENT)]
+
+
+@pytest.mark.parametrize("background_first", [False, True])
+def test_a_mark_keeps_the_number_of_the_newest_event(background_first: bool) -> None:
+    """Whatever marks the domain afterwards, waiting or in flight: the read answers that event."""
+    agenda = Agenda()
+    agenda.background_first = background_first
+    for mark in (Mark(Cause.RESYNC), Mark(Cause.EVENT, "e", 7), Mark(Cause.LOOK_AGAIN)):
+        agenda.mark(A, mark)
+    agenda.background_first = False
+    agenda.mark(A, Mark(Cause.LOOK_AGAIN))
+    agenda.mark(A, Mark(Cause.AUDIT))
+    ((_, mark),) = agenda.take(background=False, most=1)
+    assert mark.number == 7
+    for mark in (Mark(Cause.EVENT, "e", 8), Mark(Cause.LOOK_AGAIN), Mark(Cause.AUDIT)):
+        agenda.mark(A, mark)
+    agenda.put_back(A, Mark(Cause.EVENT, "e", 7))
+    ((_, mark),) = agenda.take(background=False, most=1)
+    assert mark.number == 8

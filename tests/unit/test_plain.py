@@ -16,15 +16,20 @@ from asynchost import (
     Counted,
     DiskSource,
     DiskUsage,
+    Domain,
     DomainAccount,
+    DomainEvent,
     DomainState,
     Drift,
+    EventKind,
+    EventReason,
     Explanation,
     HostFacts,
     HostSnapshot,
     MonitorSettings,
     MonitorStatus,
     Observation,
+    Origin,
     Policy,
     Usage,
     UsageDelta,
@@ -47,7 +52,13 @@ DISK = DiskUsage(10 * 2**30, 3 * 2**30, -1)
 DRIFT = Drift("h", "u", "g", "vcpus", 1, 2, 0.5, "why")
 OBSERVATION = Observation("u", "g", 1, DomainState.PAUSED, 2, None, 2, 3, 4)
 ACCOUNT = DomainAccount("u", "g", 1, 2, 3, USAGE, "counted", 0.5, Cause.EVENT, "started", None)
+DOMAIN = Domain("u", "g", 7, 1, 2, 3, 4, USAGE, "counted: active", AT, Cause.EVENT, "why")
 RECORDS: list[Any] = [
+    DOMAIN,
+    DomainEvent(
+        *(9, "epoch", AT, 1, "h", "u", "g", EventKind.STARTED, EventReason.BOOTED, 2, 0),
+        *(None, DOMAIN, True, Origin.EVENT, 3),
+    ),
     USAGE,
     UsageDelta(1, -2, 3, -4),
     Change(
@@ -132,6 +143,15 @@ def test_a_change_is_told_in_full() -> None:
             "current_workload": 1,
         },
     }
+
+
+def test_a_domain_event_is_told_with_its_id() -> None:
+    """Which forwarders use as the key of a message."""
+    event = next(record for record in RECORDS if isinstance(record, DomainEvent))
+    told = event.as_dict()
+    assert (told["id"], told["kind"], told["after"]["cost"]["memory_mb_used"]) == (
+        *("epoch-9", "started", 3),
+    )
 
 
 def test_what_rows_hold_of_a_disk_is_told_in_gib_as_well() -> None:

@@ -3,6 +3,7 @@
 import libvirt
 import pytest
 
+from asynchost.domains import EventKind, EventReason, Lifecycle
 from asynchost.hypervisor.domain_events import EVENTS, DomainEvent
 
 UUID = "6f000000-0000-4000-8000-000000000001"
@@ -73,7 +74,10 @@ def test_a_lifecycle_event_marks_its_domain(name: str, detail: str, disk: bool) 
 def test_an_unknown_lifecycle_event_marks_its_domain_all_the_same() -> None:
     """A newer libvirt's: its number is its name."""
     event = KINDS["LIFECYCLE"].translate(DOMAIN, (77, 0, None))
-    assert event == DomainEvent(UUID, DOMAIN, "lifecycle event 77")
+    assert event == DomainEvent(
+        *(UUID, DOMAIN, "lifecycle event 77"),
+        lifecycle=Lifecycle(EventKind.OTHER, EventReason.OTHER, 77, 0),
+    )
 
 
 MIGRATIONS = {
