@@ -24,6 +24,7 @@ from asynchost.errors import (
 from asynchost.explanation import Explanation, Survey
 from asynchost.host_state import HostState
 from asynchost.hypervisor.source import Source
+from asynchost.hypervisor.uri import check_uri
 from asynchost.log import get_logger
 from asynchost.masking import masked_uri
 from asynchost.model import (
@@ -51,6 +52,15 @@ from asynchost.subscription import (
 T = TypeVar("T")
 
 _LONGEST_NAME: Final = 255  # what the column hypervisor_hostname holds
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not 0 < len(name.strip()) <= _LONGEST_NAME:
+        raise InvalidSettingError("name", name, f"give 1 to {_LONGEST_NAME} characters")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InvalidSettingError("name", name, "give characters that UTF-8 has") from None
 
 
 class HostMonitor:
@@ -83,8 +93,9 @@ class HostMonitor:
     def __init__(
         self, uri: str, *, name: str | None = None, settings: MonitorSettings | None = None
     ) -> None:
-        if name is not None and not 0 < len(name.strip()) <= _LONGEST_NAME:
-            raise InvalidSettingError("name", name, f"give 1 to {_LONGEST_NAME} characters")
+        check_uri(uri)
+        if name is not None:
+            _check_name(name)
         self._host = name or masked_uri(uri)
         self._log = get_logger("asynchost.monitor", host=self._host)
         settings = settings or MonitorSettings()

@@ -6,7 +6,6 @@ has been opened.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from math import isfinite
 
 from asynchost.accounting import DEFAULT_POLICY, Policy
 from asynchost.errors import InvalidSettingError
@@ -77,13 +76,40 @@ class MonitorSettings(PlainRecord):
             raise InvalidSettingError("policy", self.policy, "give a Policy")
         if self.disk not in (None, *DiskSource):
             raise InvalidSettingError("disk", self.disk, "give pool, path or none, or None")
-        if self.instances_path is not None and not self.instances_path.startswith("/"):
+        if self.instances_path is not None and not _is_full_path(self.instances_path):
             raise InvalidSettingError("instances_path", self.instances_path, "give a full path")
 
     def _check(self, name: str, zero: str | None) -> None:
         value = getattr(self, name)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not isfinite(value) or value < 0:
+        if not is_number or not 0 <= value < float("inf"):
             raise InvalidSettingError(name, value, zero or "give a number above 0")
+        least, most = _BOUNDS.get(name, (0, _LONGEST_SECONDS))
+        if value > most:
+            raise InvalidSettingError(name, value, f"give {most:,} at most")
         if value == 0 and zero is None:
             raise InvalidSettingError(name, value, "give a number above 0")
+        if value < least:
+            raise InvalidSettingError(name, value, f"give {least} at least")
+
+
+# What a timer can be set to: beyond it, numbers of seconds lose their sense, or overflow.
+_LONGEST_SECONDS = 1_000_000_000
+# libvirt counts the keepalive's time in milliseconds, and its messages, in a C int.
+_LARGEST_INT = 2**31 - 1
+_BOUNDS = {
+    "keepalive_interval_seconds": (1, _LARGEST_INT // 1000),
+    "keepalive_count": (1, _LARGEST_INT),
+    "look_again_seconds": (0.001, _LONGEST_SECONDS),
+}
+
+
+def _is_full_path(path: object) -> bool:
+    """Whether a file may have that path: bytes that the locale does not know are allowed."""
+    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
+        return False
+    try:
+        path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True

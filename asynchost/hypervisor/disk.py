@@ -153,7 +153,9 @@ def read_local(path: str) -> Space:
     Raises :class:`DiskUnknownError`.
     """
     try:
-        status, device = os.statvfs(path), Path(path).stat().st_dev
+        # In bytes: the path is UTF-8, and this process's locale may be another.
+        folder = path.encode("utf-8", "surrogateescape")
+        status, device = os.statvfs(folder), os.stat(folder).st_dev  # noqa: PTH116
     except (OSError, ValueError) as error:  # ValueError: a path that no file can have
         reason = getattr(error, "strerror", None) or str(error)
         may = (

@@ -9,6 +9,7 @@ from asynchost.errors import HypervisorRefusedError
 _DRIVERS: Final = ("qemu", "lxc", "xen", "bhyve", "vz", "test")
 _WITHOUT_COMMANDS: Final = ("", "unix", "tcp", "tls")
 _OF_THE_SYSTEM: Final = ("", "/", "/system", "/default")
+_FORM: Final = "write DRIVER[+TRANSPORT]://HOST/PATH"
 _TRANSPORTS: Final = ("tls", "tcp", "ssh", "unix", "ext", "libssh", "libssh2")
 
 
@@ -17,14 +18,20 @@ def check_uri(uri: str) -> SplitResult:
 
     Raises :class:`HypervisorRefusedError` for a scheme that libvirt, or this program, does not
     know: libvirt itself takes such a one for a daemon that is not up, and would be waited for.
+    So for what is no text that libvirt can be given.
     """
+    if not isinstance(uri, str):
+        raise HypervisorRefusedError(repr(uri), "it is no text", _FORM)
+    odd = next((letter for letter in uri if _is_odd(letter)), None)
+    if odd is not None:
+        raise HypervisorRefusedError(
+            ascii(uri)[1:-1], f"it holds the character {odd!a}, which no URI may", _FORM
+        )
     try:
         parts = urlsplit(uri)
         _ = parts.port
     except ValueError as error:
-        raise HypervisorRefusedError(uri, str(error), "write DRIVER[+TRANSPORT]://HOST/PATH") from (
-            None
-        )
+        raise HypervisorRefusedError(uri, str(error), _FORM) from None
     driver, _, transport = parts.scheme.partition("+")
     if driver not in _DRIVERS:
         raise HypervisorRefusedError(
@@ -37,6 +44,11 @@ def check_uri(uri: str) -> SplitResult:
             uri, f"unknown transport {transport!r}", f"use one of {', '.join(_TRANSPORTS)}"
         )
     return parts
+
+
+def _is_odd(letter: str) -> bool:
+    """Whether it is a control character, or half of a pair that UTF-8 does not know."""
+    return letter < " " or letter == "\x7f" or "\ud800" <= letter <= "\udfff"
 
 
 def is_local(uri: str) -> bool:
