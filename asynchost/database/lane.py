@@ -49,6 +49,8 @@ class Lane:
     CONNECTION and has ended the session; the attachments know what is in doubt."""
 
     def __init__(self, session: Session, owner: str, layout: Layout = Layout()) -> None:  # noqa: B008 - immutable
+        self.place = ""
+        """The server, as the log names it."""
         self._session = session
         self._layout = layout
         self._owner = owner
@@ -239,6 +241,15 @@ class Lane:
             elif (write := host.plan()) is not None:
                 setbacks += await self._flush([write], {write.row_id: host})
         return setbacks
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connection has ended; a statement would only find that out."""
+        return self._session.ended
+
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """Have this called as soon as the connection ends."""
+        self._session.when_ended(call)
 
     async def aclose(self) -> None:
         """End the session in good order. Cancelling it ends it as well."""

@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 from asynchost.backoff import Backoff
-from asynchost.database.classify import is_known
+from asynchost.database.classify import Kind, StatementError, is_known
 from asynchost.database.refusal import refusal
 from asynchost.database.settings import WriterSettings
 from asynchost.database.url import DatabaseUrl
@@ -15,6 +15,7 @@ from asynchost.errors import DatabaseRefusedError, DatabaseUnavailableError
 
 _UNKNOWN_ENDURED = 3
 """An error that nobody has classified is taken for an outage so often; then somebody must look."""
+_LOCK_RETRY_SECONDS = 1.0
 
 
 class Outage:
@@ -50,6 +51,9 @@ class Outage:
         """
         failure = self._recurring(error) or error
         self.report(failure, closing=closing)
+        if isinstance(failure, StatementError) and failure.kind is Kind.SAME_CONNECTION:
+            # As of a locked table: not the server's absence, and over at any moment.
+            return min(_LOCK_RETRY_SECONDS, self._settings.backoff_maximum_seconds)
         if isinstance(failure, DatabaseUnavailableError):
             return self._backoff.next_delay()
         if self._was_accepted:

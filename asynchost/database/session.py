@@ -11,7 +11,7 @@ unknown, and the connection, whose next answer would be that one, is closed.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ssl import SSLError
 from types import TracebackType
 from typing import Any, Self
@@ -124,6 +124,10 @@ class Session:
     ) -> None:
         self._connection = connection
         self._transport = _transport_of(connection)
+        self.ended = False
+        """Whether the server, or what is between, has ended the connection."""
+        self._when_ended: Callable[[], None] = _do_nothing
+        _watch_end(connection, self._notice_end)
         self._url = url
         self._deadline_seconds = deadline_seconds
         self._most_bytes: int | None = None
@@ -201,6 +205,14 @@ class Session:
         known = {name: value for name, value in _WHERE_KNOWN.items() if name in variables}
         if known:
             await self.write(f"SET {_assignments(known)}")
+
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """Have this called as soon as the connection ends, also while nothing is asked of it."""
+        self._when_ended = call
+
+    def _notice_end(self) -> None:
+        self.ended = True
+        self._when_ended()
 
     @property
     def url(self) -> DatabaseUrl:
@@ -346,3 +358,24 @@ def _as_the_driver_sends(password: str) -> str:
 def _transport_of(connection: aiomysql.Connection) -> asyncio.WriteTransport:
     transport: asyncio.WriteTransport = connection._writer.transport  # noqa: SLF001 - no public way
     return transport
+
+
+def _do_nothing() -> None:
+    """What a session calls at its end by default."""
+
+
+def _watch_end(connection: aiomysql.Connection, call: Callable[[], None]) -> None:
+    """Call this when the stream ends. Nothing reads an idle connection, and a second reader could
+    take what a statement's answer is read from, so the stream itself must tell."""
+    reader: Any = connection._reader  # noqa: SLF001 - no public way
+    feed_eof, set_exception = reader.feed_eof, reader.set_exception
+
+    def end_in_order() -> None:
+        feed_eof()
+        call()
+
+    def end_with(error: Exception) -> None:
+        set_exception(error)
+        call()
+
+    reader.feed_eof, reader.set_exception = end_in_order, end_with

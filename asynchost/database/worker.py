@@ -51,6 +51,8 @@ _RESOURCES_SECONDS = 10.0
 """A full disk does not empty itself sooner."""
 _SIGN_RETRY_SECONDS = 1.0
 """How soon a sign of life is given again that was not taken, as where a guard row is locked."""
+_SHORTEST_LIFE_SECONDS = 1.0
+"""A connection that ends sooner is an outage: else it would be made again and again."""
 _LEAVING_SECONDS = 0.5
 """What is kept of the shutdown deadline for letting go of the rows that could not be written."""
 _LAST_RETRY_SECONDS = 0.1
@@ -94,6 +96,15 @@ class Worker:
         self._alarm = Alarm()
         self._closing = asyncio.Event()
         self._lane: Lane | None = None
+        self._place = ""
+        """The server of the last connection."""
+        self._opened_at = 0.0
+        self._retire_at = _NEVER
+        """The loop's time at which the connection is to be replaced."""
+        self._replacing: asyncio.Task[Lane] | None = None
+        """Opens the connection that is to follow."""
+        self._to_read_back: dict[Attachment, None] = {}
+        """The hosts whose rows were not read back since the connection was replaced."""
         self._past_edits = 0
         """Foreign edits of hosts that were detached."""
         self._log = get_logger("asynchost.database")
@@ -212,17 +223,24 @@ class Worker:
                 return
             finally:
                 self.abort()
+                await self._end_replacing()
             if not await self._pause(delay):
                 return
 
     # -- the connection -----------------------------------------------------------------------
 
     async def _open(self) -> Lane:
+        """A new connection, where there is none."""
         lane = await first_that_serves(self._url, self._open_at)
-        self._outage.accepted()
-        self._reach.made()
+        try:
+            # What the database holds counts, not what it once said: a crash or a failover may
+            # have lost it, and a write whose answer was lost may have landed.
+            await lane.reconcile(self.attachments)
+        except BaseException:
+            lane.abort()
+            raise
+        self._take(lane)
         for attachment in self.attachments:
-            attachment.look_away()
             attachment.touch()
         return lane
 
@@ -230,18 +248,55 @@ class Worker:
         deadline = self._settings.statement_deadline_seconds
         session = await Session.connect(self._url, deadline, endpoint)
         try:
-            lane = self._lane = await self._lane_of(session)
-            # What the database holds counts, not what it once said: a crash or a failover may
-            # have lost it, and a write whose answer was lost may have landed.
-            await lane.reconcile(self.attachments)
+            lane = await self._lane_of(session)
         except BaseException:
             session.abort()
             raise
-        place = str(endpoint) if endpoint else self._url.unix_socket
+        lane.place = str(endpoint) if endpoint else str(self._url.unix_socket)
         self._log.info(
-            "database connected", database=str(self._url), server=place, tls=session.encrypted
+            "database connected", database=str(self._url), server=lane.place, tls=session.encrypted
         )
         return lane
+
+    def _take(self, lane: Lane) -> None:
+        """This connection is the one from now on."""
+        self._lane = lane
+        lane.when_ended(self._alarm.ring)
+        self._opened_at = asyncio.get_running_loop().time()
+        self._retire_at = self._retires_at()
+        self._outage.accepted()
+        if lane.place != self._place:
+            # Another server may lag, so that a living owner's sign of life looks old there.
+            self._look_away()
+        self._place = lane.place
+
+    def _look_away(self) -> None:
+        for attachment in self.attachments:
+            attachment.look_away()
+
+    async def _keep_connected(self, lane: Lane) -> Lane:
+        """The connection to go on with: a new one where the old one has ended, or was old and
+        another one has been opened beside it."""
+        if lane.ended:
+            return await self._reopen(lane)
+        if self._replacing is None:
+            if asyncio.get_running_loop().time() >= self._retire_at:
+                self._begin_replacing()
+        elif self._replacing.done():
+            return await self._replace(lane)
+        return lane
+
+    async def _reopen(self, lane: Lane) -> Lane:
+        """A new connection in place of one that ended while nothing was asked of it, as by the
+        idle timeout of a proxy: that is no outage.
+
+        :raises StatementError: it ended so soon that another one would as well.
+        """
+        lane.abort()
+        if asyncio.get_running_loop().time() - self._opened_at < _SHORTEST_LIFE_SECONDS:
+            reason = "the server ended the connection as soon as it was made"
+            raise StatementError(str(self._url), None, reason, Kind.CONNECTION)
+        return await self._open()
 
     async def _lane_of(self, session: Session) -> Lane:
         if self._dry_run is not None:
@@ -259,18 +314,35 @@ class Worker:
         return DryLane(session, self._owner, layout, self._dry_run)
 
     async def _replace(self, lane: Lane) -> Lane:
-        """A new connection in place of an old one, which serves on where there is none."""
+        """Go over to the connection that was opened beside an old one; the old one serves on where
+        there is none."""
+        task, self._replacing = self._replacing, None
+        assert task is not None  # noqa: S101 - for the type
         try:
-            new = await self._open()
+            new = task.result()
         except (DatabaseUnavailableError, DatabaseRefusedError) as error:
-            self._lane = lane
             self._log.warning("no new connection, the old one serves on", reason=error.message)
+            self._retire_at = self._retires_at()
             return lane
-        except BaseException:
-            lane.abort()
-            raise
+        self._take(new)
+        # Beside the writing: nothing is in doubt.
+        self._to_read_back = dict.fromkeys(self.attachments)
         await lane.aclose()
         return new
+
+    def _begin_replacing(self) -> None:
+        self._retire_at = _NEVER
+        self._replacing = asyncio.create_task(first_that_serves(self._url, self._open_at))
+        self._replacing.add_done_callback(lambda _: self._alarm.ring())
+
+    async def _end_replacing(self) -> None:
+        """Close the connection that was being opened beside another one, if there is one."""
+        task, self._replacing = self._replacing, None
+        if task is not None:
+            task.cancel()
+            for made in await asyncio.gather(task, return_exceptions=True):
+                if not isinstance(made, BaseException):
+                    made.abort()
 
     def _retires_at(self) -> float:
         """The loop's time at which a connection made now is old; jittered, so that agents which
@@ -304,11 +376,11 @@ class Worker:
             # A random phase, so that agents which lost one server together do not tick together.
             rounds.begin(loop.time(), self.attachments, random.random())  # noqa: S311
         look_at = loop.time() if self._settings.when_fenced == WhenFenced.WAIT else _NEVER
-        retire_at = self._retires_at()
         while not self.closing:
+            lane = await self._keep_connected(lane)
             now = loop.time()
             tend_at = self._tend_at
-            other_duty_at = min(tend_at, look_at, retire_at, now + _LONGEST_TURN_SECONDS)
+            other_duty_at = min(tend_at, look_at, self._retire_at, now + _LONGEST_TURN_SECONDS)
             if self._flushes:
                 self._begin_flushes()
                 await self._turn(lane, self.attachments)
@@ -318,22 +390,19 @@ class Worker:
             if now >= tend_at:
                 late = self._late_signs.take(now, _TENDED_AT_ONCE)
                 renewed = [*self._renewals.take(now, self.attachments), *late]
-                read_back = self._read_backs.take(now, self.attachments)
+                read_back = self._next_to_read_back(now)
                 tend_at = self._tend_at
-                until = min(tend_at, now + _LONGEST_TURN_SECONDS)
+                until = min(max(tend_at, now), now + _LONGEST_TURN_SECONDS)
                 # Between the statements of a turn: those would have to wait for it too long.
                 await together(self._tend(lane, renewed, read_back), self._turn(lane, (), until))
                 self._release_flushes()
             if now >= look_at:
                 await self._watch(lane)
                 look_at = now + self._settings.renewal_interval_seconds / _LOOKS_PER_RENEWAL
-            if now >= retire_at:
-                lane = await self._replace(lane)
-                retire_at = self._retires_at()
             # No await between here and the sleep: a ring in between would be lost.
-            if not self._flushes and not self._unclaimed and not self.closing:
+            if not (self._flushes or self._unclaimed or lane.ended or self.closing):
                 next_at = self._pending.next_at
-                await self._alarm.sleep(min(next_at, tend_at, look_at, retire_at))
+                await self._alarm.sleep(min(next_at, self._tend_at, look_at, self._retire_at))
         await self._take_leave(lane)
         return lane
 
@@ -357,8 +426,17 @@ class Worker:
                 await self._turn(lane, [a for a in left if a.retrying])
         self._release_flushes()
 
+    def _next_to_read_back(self, now: float) -> list[Attachment]:
+        some = list(islice(self._to_read_back, _TENDED_AT_ONCE))
+        for attachment in some:
+            del self._to_read_back[attachment]
+        some += self._read_backs.take(now, self.attachments)
+        return [attachment for attachment in dict.fromkeys(some) if attachment in self.attachments]
+
     @property
     def _tend_at(self) -> float:
+        if self._to_read_back:
+            return -_NEVER
         return min(self._renewals.next_at, self._read_backs.next_at, self._late_signs.next_at)
 
     async def _tend(

@@ -25,6 +25,8 @@ MANY = 1000
 class WillingLane:
     """A database that takes everything."""
 
+    ended = False
+
     def __init__(self) -> None:
         self.claimed = 0
         self.renewals = self.read_back = self.looks = 0
