@@ -4,7 +4,7 @@ Pure: values in, text out. Column names are our own constants, strings go throug
 escaper, integers through ``%d``. No client clock: every time is the server's, in UTC.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from pymysql.converters import escape_string
@@ -294,11 +294,19 @@ def point_fences(pointed: Mapping[FenceKey, int]) -> str:
     return f"UPDATE {FENCE} SET cn_id = CASE node {cases} END WHERE {_among('', pointed)}"
 
 
-def _is(key: FenceKey) -> str:
-    return f"node = {literal(key.node)} AND service = {literal(key.service)}"
+def _is(key: FenceKey, prefix: str = "") -> str:
+    node, service = literal(key.node), literal(key.service)
+    return f"{prefix}node = {node} AND {prefix}service = {service}"
 
 
-def _among(prefix: str, keys: Iterable[FenceKey]) -> str:
+def _among(prefix: str, keys: Collection[FenceKey]) -> str:
+    """The guard rows of these keys, as a condition.
+
+    Of a single pair in an IN, MariaDB would read, and an UPDATE wait for, the whole table.
+    """
+    if len(keys) == 1:
+        (key,) = keys
+        return _is(key, prefix)
     listed = ", ".join(f"({literal(key.node)}, {literal(key.service)})" for key in keys)
     return f"({prefix}node, {prefix}service) IN ({listed})"
 
