@@ -38,25 +38,28 @@ class Kind(Enum):
 _CODES: dict[Kind, tuple[int, ...]] = {
     Kind.CONNECTION: (
         *(1040, 1042, 1043, 1047, 1053, 1077, 1079, 1129, 1152, 1158, 1159, 1160, 1161, 1184),
-        *(1203, 1226, 1290, 1792, 1836, 1927, 2003, 2006, 2013, 2014, 2027, 2055, 4031),
+        *(1203, 1226, 1290, 1792, 1836, 1927, 2003, 2006, 2013, 2014, 2027, 2055, 3032, 4031),
         *(9001, 9002, 9003, 9004, 9005),
     ),
     Kind.SAME_CONNECTION: (
-        *(1020, 1180, 1205, 1213, 1317, 1969, 3024, 3101, 3572),
+        *(1020, 1180, 1205, 1213, 1317, 1969, 3024, 3101, 3572, 3989),
         *(8002, 8022, 8028, 9007),
     ),
     Kind.RESOURCES: (3, 28, 1021, 1030, 1037, 1041, 1114),
-    # 1267 and 3988: a name with characters that the table's character set does not have. The last
-    # line is what others have put on the table, as a foreign key, a trigger that raises an error of
-    # its own (1644), and a CHECK in MySQL and in MariaDB.
+    # 1267, 3854 and 3988: a name with characters that the table's character set does not have. The
+    # last line is what others have put on the table, as a foreign key, a trigger that raises an
+    # error of its own (1644), and a CHECK in MySQL and in MariaDB.
     Kind.BAD_ROW: (
-        *(167, 1048, 1153, 1264, 1265, 1267, 1292, 1366, 1406, 3988),
+        *(167, 1048, 1153, 1264, 1265, 1267, 1292, 1366, 1406, 3854, 3988),
         *(1216, 1452, 1644, 3819, 4025),
     ),
     Kind.RESOLVE: (1062,),
     Kind.CONFIGURATION: (
         *(1044, 1045, 1049, 1054, 1064, 1142, 1143, 1146, 1227, 1251, 1364, 1665, 1698),
-        *(2026, 2059, 4151),
+        # Accounts: no such plugin, the password or the account has run out or is locked, TLS is
+        # asked for.
+        *(1524, 1820, 1862, 3118, 3159, 3955, 4151),
+        *(2026, 2059, 2061),
     ),
 }
 _CLIENT_CODES = range(2000, 3000)

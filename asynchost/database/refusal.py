@@ -20,6 +20,7 @@ def refusal(
 
 def _remedy(url: DatabaseUrl, code: int | None) -> str:
     database = f"CREATE DATABASE {schema.quoted(url.database)}"
+    alter = f"ALTER USER {url.user!r}@'HOST'"
     remedies = {
         (1045, 1698): f"check the password, whether {url.user!r} may come from this machine, and"
         " whether the account asks for TLS or a client's certificate (ssl_mode, ssl_cert)",
@@ -33,7 +34,18 @@ def _remedy(url: DatabaseUrl, code: int | None) -> str:
         (1146,): f"create the tables: {_APPLY}; then {grants(url)}",
         (1364,): "give that column a default, or the account the right to INSERT into it",
         (1665,): "set binlog_format to MIXED or ROW",
-        (1251, 2059, 4151): "give the account another plugin, such as mysql_native_password",
+        (1251, 1524, 2059): f"give the account a plugin that server and agent know: {alter}"
+        " IDENTIFIED BY 'PASSWORD'",
+        (2061,): "connect with TLS (?ssl_ca=FILE) or by unix_socket; or give the server's"
+        " public_key.pem (?server_public_key=FILE), or on a network where nobody can sit in"
+        " between ?fetch_server_public_key=1",
+        (1820, 1862): f"the account needs a new password: {alter} IDENTIFIED BY 'PASSWORD', or one"
+        f" that does not run out: {alter} PASSWORD EXPIRE NEVER",
+        (3118, 4151): f"unlock it: {alter} ACCOUNT UNLOCK",
+        (3955,): f"check the password, since a wrong one came too often; then {alter} ACCOUNT"
+        " UNLOCK",
+        (3159,): "connect with TLS: ?ssl_ca=FILE, or ?ssl_mode=REQUIRED to check no certificate; or"
+        " by unix_socket",
     }
     for codes, remedy in remedies.items():
         if code in codes:

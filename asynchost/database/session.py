@@ -1,7 +1,7 @@
 """One connection to the database, owned by one task.
 
-The only module that talks to aiomysql. May live here: connecting, one statement within a
-deadline, closing. Must not: what the statements mean.
+The only module, beside :mod:`asynchost.database.login`, that talks to aiomysql. May live here:
+connecting, one statement within a deadline, closing. Must not: what the statements mean.
 
 No pool (a cancelled holder can hang another waiter for ever), no ``ping`` (it reconnects in
 silence and loses the transaction), no second task on one connection (the answers go off by one,
@@ -21,6 +21,7 @@ import pymysql
 from pymysql.constants import CLIENT
 
 from asynchost.database.classify import Kind, StatementError, code_of, kind_of, reason_of
+from asynchost.database.login import NO_KEY, LoginConnection, read_key
 from asynchost.database.refusal import refusal
 from asynchost.database.tls import remedy
 from asynchost.database.url import DatabaseUrl, Endpoint
@@ -85,30 +86,12 @@ of several words."""
 
 _NO_SERVER = 2000
 """The driver's own "unknown error", in no class: what comes again and again is no outage."""
-_READ_ONLY, _NO_TLS, _NO_PLUGIN, _TOO_LARGE = 1290, 2026, 2059, 1153
-"""The codes that servers and clients give for these."""
+_READ_ONLY, _TOO_LARGE = 1290, 1153
+"""The codes that servers give for these."""
 _GOODBYE_SECONDS = 0.5
 """A goodbye is a courtesy that spares the server's log a line: not worth a longer wait."""
 
 Row = tuple[Any, ...]
-
-
-class _Connection(aiomysql.Connection):  # type: ignore[misc]  # it has no types
-    """aiomysql's, which would go on in plain text with a server that does not speak TLS."""
-
-    async def _request_authentication(self) -> None:
-        # Before anything of the account is sent.
-        if self._ssl_context and not self.server_capabilities & CLIENT.SSL:
-            raise pymysql.err.OperationalError(_NO_TLS, "the server does not speak TLS")
-        await super()._request_authentication()
-
-    async def _process_auth(self, plugin_name: bytes, auth_packet: Any) -> None:
-        # Whoever sits in between could ask for it.
-        if plugin_name == b"mysql_clear_password" and not self._secure:
-            raise pymysql.err.OperationalError(
-                _NO_PLUGIN, "the server asks for the password in plain text"
-            )
-        await super()._process_auth(plugin_name, auth_packet)
 
 
 class Session:
@@ -149,7 +132,7 @@ class Session:
         """
         host, port = endpoint or url.endpoints[0]
         tls = None if url.tls is None else url.tls.context(str(url))
-        connection = _Connection(
+        connection = LoginConnection(
             host=host,
             port=port,
             unix_socket=url.unix_socket,
@@ -162,6 +145,8 @@ class Session:
             autocommit=True,
             program_name="asynchost",
             ssl=tls,
+            public_key=read_key(str(url), url.server_public_key),
+            fetches_key=url.fetches_public_key,
         )
         try:
             async with asyncio.timeout(deadline_seconds):
@@ -327,11 +312,12 @@ def _translate(error: Exception, url: DatabaseUrl, deadline_seconds: float) -> E
         return StatementError(str(url), None, reason, Kind.CONNECTION)
     code, reason, kind = code_of(error), reason_of(error), kind_of(error)
     if "cryptography" in reason:
-        # caching_sha2_password without TLS wants a package that is not there.
-        way_out = "connect by unix_socket or with TLS (?ssl_mode=), or give the account the plugin"
-        return DatabaseRefusedError(
-            str(url), code, "the password cannot be sent", f"{way_out} mysql_native_password"
+        # A RuntimeError of PyMySQL's.
+        reason = "the package cryptography, which encrypts the password, is not installed"
+        way_out = (
+            "connect with TLS (?ssl_ca=FILE) or by unix_socket, or install asynchost[mysql-auth]"
         )
+        return DatabaseRefusedError(str(url), NO_KEY, reason, way_out)
     if not isinstance(error, pymysql.err.Error | OSError):
         # The driver stumbled over what came: cut short, or another protocol's.
         return _no_server(url, f"{type(error).__name__}: {reason}")

@@ -3,8 +3,9 @@
 Pure text. ``mysql://user@host:port/database`` over TCP, with several ``host:port`` separated by
 commas where there are several servers; ``mysql://user@localhost/database?unix_socket=/path`` over
 a socket; ``mariadb://`` means the same. ``?ssl_mode=``, ``ssl_ca``, ``ssl_cert`` and ``ssl_key``
-ask for TLS. Anything that RFC 3986 reserves is percent-encoded. Every text that leaves this module,
-errors included, has ``***`` where a password stood, also where the URL is malformed.
+ask for TLS; ``server_public_key`` or ``fetch_server_public_key=1`` lets MySQL's accounts log in
+over TCP without it. Anything that RFC 3986 reserves is percent-encoded. Every text that leaves this
+module, errors included, has ``***`` where a password stood, also where the URL is malformed.
 """
 
 import re
@@ -22,6 +23,7 @@ _SCHEMES = ("mysql", "mariadb")
 _SHAPE = "give mysql://user@host:port/database or mysql://user@localhost/database?unix_socket=/path"
 _BAD_PORT = "a port is a number from 1 to 65535"
 _FILES = ("ssl_ca", "ssl_cert", "ssl_key")
+_KEY, _FETCH = "server_public_key", "fetch_server_public_key"
 _URL = re.compile(
     r"(?P<scheme>[^:/?#@]+)://(?P<authority>[^/?#]*)/?(?P<path>[^?#]*)"
     r"(\?(?P<query>[^#]*))?(#(?P<fragment>.*))?\Z",
@@ -61,6 +63,10 @@ class DatabaseUrl:
     """A path; when given, ``endpoints`` are not used."""
     tls: Tls | None = None
     """None: plain text."""
+    server_public_key: str | None = None
+    """A path: the key that a password is encrypted with where there is no TLS."""
+    fetches_public_key: bool = False
+    """Whether to ask the server for that key, and to believe whoever answers."""
     password: str | None = field(default=None, repr=False)
 
     @classmethod
@@ -85,13 +91,16 @@ class DatabaseUrl:
             raise _refuse(text, f"it names no database; {_SHAPE}")
         if parts["fragment"]:
             raise _refuse(text, f"a # must be written %23; {_SHAPE}")
-        unix_socket, tls = _options(text, parts["query"] or "")
+        options = _options(text, parts["query"] or "")
+        unix_socket = options.unix_socket
         return cls(
             user=unquote(user),
             endpoints=_endpoints(text, places, needed=unix_socket is None),
             database=database,
             unix_socket=unix_socket,
-            tls=tls,
+            tls=options.tls,
+            server_public_key=options.server_public_key,
+            fetches_public_key=options.fetches_public_key,
             password=unquote(secret) if has_password else password,
         )
 
@@ -106,6 +115,10 @@ class DatabaseUrl:
         options = {} if self.tls is None else self.tls.options()
         if self.unix_socket is not None:
             options["unix_socket"] = self.unix_socket
+        if self.server_public_key is not None:
+            options["server_public_key"] = self.server_public_key
+        if self.fetches_public_key:
+            options["fetch_server_public_key"] = "1"
         query = f"?{urlencode(options, safe='/', quote_via=quote)}" if options else ""
         return f"mysql://{quote(self.user, safe='')}@{where}/{quote(self.database, safe='')}{query}"
 
@@ -149,22 +162,36 @@ def _endpoints(text: str, places: str, *, needed: bool) -> tuple[Endpoint, ...]:
     return tuple(endpoints)
 
 
-def _options(text: str, query: str) -> tuple[str | None, Tls | None]:
-    """The socket and the TLS that the URL's options ask for."""
+class _Options(NamedTuple):
+    """What stands behind the question mark."""
+
+    unix_socket: str | None
+    tls: Tls | None
+    server_public_key: str | None
+    fetches_public_key: bool
+
+
+def _options(text: str, query: str) -> _Options:
+    """The socket, the TLS and the key that the URL's options ask for."""
     options: dict[str, str] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in ("unix_socket", "ssl_mode", *_FILES):
+        if name not in ("unix_socket", "ssl_mode", *_FILES, _KEY, _FETCH):
             raise _refuse(text, f"the option {name!r} is unknown; {_SHAPE}")
         if name in options:
             raise _refuse(text, f"the option {name!r} is given twice; {_SHAPE}")
-        if name != "ssl_mode" and not value.startswith("/"):
+        if name == _FETCH and value not in ("0", "1"):
+            raise _refuse(text, f"{name} must be 0 or 1; {_SHAPE}")
+        if name not in ("ssl_mode", _FETCH) and not value.startswith("/"):
             raise _refuse(text, f"{name} must be an absolute path; {_SHAPE}")
         options[name] = value
     unix_socket = options.pop("unix_socket", None)
+    key, fetches = options.pop(_KEY, None), options.pop(_FETCH, "0") == "1"
+    if key is not None and fetches:
+        raise _refuse(text, f"{_FETCH} is of no use beside {_KEY}: give one")
     tls = _tls(text, options)
     if unix_socket is not None and tls is not None:
         raise _refuse(text, f"a unix socket needs no TLS: leave out {', '.join(options)}")
-    return unix_socket, tls
+    return _Options(unix_socket, tls, key, fetches)
 
 
 def _tls(text: str, options: dict[str, str]) -> Tls | None:

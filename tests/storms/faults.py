@@ -15,6 +15,7 @@ from asynchost.database.foreign_edits import REPAIRS_PER_HOUR
 from tests.storms.load import VERSION
 from tests.storms.scene import WRITER, ImpossibleError, OneServer, Scene
 from tests.support.disk import fill
+from tests.support.mariadb import numbers
 from tests.support.proxy import WHOLE_BYTES, Proxy, Waylaid
 from tests.support.waiting import eventually
 
@@ -97,7 +98,9 @@ async def too_many_connections(scene: OneServer) -> None:
                     holders.append(
                         pymysql.connect(unix_socket=str(scene.server.socket), user=WRITER)
                     )
-            cursor.execute(f"SELECT id FROM information_schema.processlist WHERE user = '{WRITER}'")
+            cursor.execute(
+                f"SELECT id AS id FROM information_schema.processlist WHERE user = '{WRITER}'"
+            )
             held = [holder.thread_id() for holder in holders]
             for row in cursor.fetchall():
                 if row["id"] not in held:
@@ -127,7 +130,7 @@ async def locks_of_a_rival(scene: OneServer) -> None:
                 cursor.execute("SET innodb_lock_wait_timeout = 1")
                 cursor.execute("BEGIN")
                 # Somebody who has written much is not the one that a deadlock costs.
-                cursor.execute("INSERT INTO scratch SELECT seq FROM seq_1_to_5000")
+                cursor.execute(f"INSERT INTO scratch {numbers(5000)}")
                 for host in hosts:
                     cursor.execute(
                         "SELECT t.id FROM compute_nodes t JOIN asynchost_fence ON cn_id = t.id"
@@ -175,7 +178,7 @@ async def disk_full(scene: OneServer) -> None:
     def hoard() -> None:
         with contextlib.suppress(pymysql.err.Error, OSError):
             scene.databases[0].execute(
-                "INSERT INTO hoard SELECT seq, REPEAT('x', 4000) FROM seq_1_to_50000"
+                f"INSERT INTO hoard SELECT number, REPEAT('x', 4000) FROM ({numbers(50_000)}) n"
             )
 
     hoarding = asyncio.create_task(asyncio.to_thread(hoard))
@@ -295,6 +298,6 @@ async def _taken(scene: Scene, waylaid: Sequence[Waylaid]) -> list[Proxy]:
 
 async def _sessions(scene: OneServer) -> list[int]:
     rows = await scene.execute(
-        f"SELECT id FROM information_schema.processlist WHERE user = '{WRITER}'"
+        f"SELECT id AS id FROM information_schema.processlist WHERE user = '{WRITER}'"
     )
     return [row["id"] for row in rows]

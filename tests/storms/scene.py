@@ -18,13 +18,13 @@ from asynchost.database import PrivateMariaDB, WriterSettings, apply_schema
 from asynchost.database.schema import grant_statements
 from tests.storms.load import VERSION, Load
 from tests.support.disk import small_disk
-from tests.support.mariadb import Database
+from tests.support.mariadb import MYSQL, Database, PrivateServer
 from tests.support.proxy import Proxy
 
 WRITER = "writer"
 """The account that storms write with. It may neither write to a read-only server nor have the
 connection that is kept for administrators."""
-_DISK_MIB = 384
+_DISK_MIB = 768 if MYSQL else 384
 _SERVER = (
     # A crash then takes back what was acknowledged within the last second.
     "--innodb-flush-log-at-trx-commit=0",
@@ -121,7 +121,7 @@ async def one_server(load: Load, rng: random.Random) -> AsyncIterator[OneServer]
             stack.enter_context(small_disk(Path(str(disk)), _DISK_MIB))
         except OSError:
             disk = None
-        async with PrivateMariaDB(arguments=_SERVER) as server:
+        async with PrivateServer(arguments=_SERVER) as server:
             await furnish(server)
             listen = Path(server.folder, "p")
             with Proxy(server.socket, listen) as proxy:

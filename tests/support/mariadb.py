@@ -30,7 +30,9 @@ __all__ = [
     "PrivateServer",
     "database",
     "empty_database",
+    "in_the_open",
     "mariadb",
+    "numbers",
     "over_tcp",
     "private_database",
 ]
@@ -86,6 +88,13 @@ class Database:
                 return list(cursor.fetchall())
         finally:
             connection.close()
+
+    def make_account(self, account: str, *grants: str, password: str = "", more: str = "") -> None:
+        """An account, ``name`` or ``name@host``, anew; with these GRANTs."""
+        self.execute(f"DROP USER IF EXISTS {account}")
+        self.execute(f"CREATE USER {account} IDENTIFIED BY '{password}' {more}")
+        for grant in grants:
+            self.execute(grant)
 
     def rows(self, where: str = "TRUE") -> list[dict[str, Any]]:
         """The rows of compute_nodes, by name: which of two is made first is nobody's promise."""
@@ -158,6 +167,21 @@ class Database:
             connection.close()
 
 
+def numbers(count: int) -> str:
+    """A SELECT of the numbers from 1 to ``count``: MariaDB's sequence tables are not MySQL's."""
+    places = [f"d{place}" for place in range(len(str(count - 1)))]
+    digits = " UNION ALL ".join(f"SELECT {digit} n" for digit in range(10))
+    number = " + ".join(f"{10**place} * {name}.n" for place, name in enumerate(places))
+    tables = " JOIN ".join(f"({digits}) {name}" for name in places)
+    return f"SELECT 1 + {number} AS number FROM {tables} WHERE 1 + {number} <= {count}"
+
+
+def in_the_open(server: PrivateMariaDB) -> str:
+    """What a URL needs to log in over TCP without TLS."""
+    is_mysql = isinstance(server, mysql.PrivateMySQL)
+    return f"?server_public_key={server.public_key}" if is_mysql else ""
+
+
 @asynccontextmanager
 async def over_tcp(*arguments: str, requires: str = "NONE") -> AsyncIterator[Database]:
     """A server of its own that listens on 127.0.0.1, and its database with both tables.
@@ -170,11 +194,12 @@ async def over_tcp(*arguments: str, requires: str = "NONE") -> AsyncIterator[Dat
     async with PrivateServer(arguments=[*listening, *arguments]) as server:
         admin = Database(server, "mysql")
         admin.execute("CREATE DATABASE nova")
-        admin.execute(f"CREATE USER agent@'127.0.0.1' IDENTIFIED BY 'pw' REQUIRE {requires}")
-        admin.execute("GRANT ALL ON nova.* TO agent@'127.0.0.1'")
+        agent = "agent@'127.0.0.1'"
+        more = f"REQUIRE {requires}"
+        admin.make_account(agent, f"GRANT ALL ON nova.* TO {agent}", password="pw", more=more)
         database = Database(server, "nova")
         await apply_schema(database.url)
-        database.url = f"mysql://agent:pw@127.0.0.1:{port}/nova"
+        database.url = f"mysql://agent:pw@127.0.0.1:{port}/nova{in_the_open(server)}"
         yield database
 
 

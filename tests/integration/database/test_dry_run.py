@@ -15,7 +15,7 @@ AT_ONCE = WriterSettings(
 
 async def test_statements_are_shown_and_nothing_is_written(database: Database) -> None:
     """By an account that may only read one table, beside an agent that writes."""
-    database.execute("CREATE OR REPLACE USER 'reader'@'localhost'")
+    database.make_account("'reader'@'localhost'")
     database.execute(f"GRANT SELECT ON {database.name}.compute_nodes TO 'reader'@'localhost'")
     there, same, new = FakeHost("there"), FakeHost("there"), FakeHost("new")
     shown: list[str] = []
@@ -51,7 +51,7 @@ async def test_statements_are_shown_and_nothing_is_written(database: Database) -
 
 def reader(database: Database, *tables: str) -> str:
     """The URL of an account that may read these tables, and nothing else."""
-    database.execute("CREATE OR REPLACE USER 'reader'@'localhost'")
+    database.make_account("'reader'@'localhost'")
     for table in tables:
         database.execute(f"GRANT SELECT ON {database.name}.{table} TO 'reader'@'localhost'")
     return database.server.url(database.name, user="reader")

@@ -114,7 +114,7 @@ async def test_the_last_shape_is_todays(nova: Database) -> None:
 async def test_the_printed_rights_suffice_beside_nova(nova: Database) -> None:
     """And without those on Nova's columns and services a row is made all the same."""
     account = "'beside'@'localhost'"
-    nova.execute("CREATE OR REPLACE USER 'beside'@'localhost'")
+    nova.make_account("'beside'@'localhost'")
     for grant in schema.grant_statements(nova.name, account):
         nova.execute(grant)
     url = nova.server.url(nova.name, user="beside")
@@ -164,7 +164,7 @@ async def test_what_demands_json_is_given_it(database: Database, grants: Sequenc
         " ADD checked varchar(9) NOT NULL CHECK (json_valid(checked) OR checked = '')"
     )
     account = "json@localhost"
-    database.execute(f"CREATE OR REPLACE USER {account}")
+    database.make_account(account)
     for grant in (*grants, "INSERT (j, plain, checked) ON {0}.compute_nodes"):
         words = grant.format(database.name).removeprefix("GRANT ").removesuffix(" TO ")
         database.execute(f"GRANT {words} TO {account}")

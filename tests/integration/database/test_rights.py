@@ -28,9 +28,7 @@ DEADLINE_SECONDS = 30.0
 @pytest.fixture
 def url(database: Database) -> str:
     """The way in for an account with the printed rights."""
-    database.execute("CREATE OR REPLACE USER 'little'@'localhost'")
-    for grant in schema.grant_statements(database.name, ACCOUNT):
-        database.execute(grant)
+    database.make_account(ACCOUNT, *schema.grant_statements(database.name, ACCOUNT))
     return database.server.url(database.name, user="little")
 
 

@@ -14,7 +14,7 @@ from asynchost.database import ComputeNodeWriter, WriterSettings, apply_schema
 from asynchost.database.schema import grant_statements
 from asynchost.testing import FakeHost
 from tests.support.disk import fill, small_disk
-from tests.support.mariadb import Database, PrivateServer
+from tests.support.mariadb import MYSQL, Database, PrivateServer, numbers
 from tests.support.waiting import eventually
 
 AT_ONCE = WriterSettings(
@@ -59,7 +59,7 @@ async def test_too_many_connections_are_an_outage(
                 def crowded() -> bool:
                     """Fill every place, the writer's own too, and see it turned away."""
                     sessions = "information_schema.processlist WHERE user = 'poor' AND db = 'nova'"
-                    admin.execute(f"SELECT id FROM {sessions}")
+                    admin.execute(f"SELECT id AS id FROM {sessions}")
                     for session in admin.fetchall():
                         with suppress(pymysql.err.OperationalError):  # it has ended since
                             admin.execute(f"KILL {session['id']}")
@@ -95,7 +95,7 @@ async def test_the_victim_of_a_deadlock_writes_again(database: Database) -> None
                 with rival.cursor() as cursor:
                     cursor.execute("BEGIN")
                     # Who has written most is not the one that a deadlock costs.
-                    cursor.execute("INSERT INTO heavy SELECT seq FROM seq_1_to_1000")
+                    cursor.execute(f"INSERT INTO heavy {numbers(1000)}")
                     cursor.execute(last)
                     for host in hosts:
                         host.start()
@@ -205,7 +205,7 @@ async def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
     """The row is written when there is space again, and the writer has said why not before."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(small_disk(tmp_path, 96))
+            stack.enter_context(small_disk(tmp_path, 400 if MYSQL else 96))
         except OSError as error:
             pytest.skip(str(error))
         async with PrivateServer() as server:

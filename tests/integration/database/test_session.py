@@ -14,7 +14,7 @@ from asynchost.database.session import Session
 from asynchost.database.url import DatabaseUrl
 from asynchost.testing import FakeHost
 from tests.support.libvirtd_settings import free_tcp_port
-from tests.support.mariadb import Database, PrivateServer
+from tests.support.mariadb import Database, PrivateServer, in_the_open
 from tests.support.waiting import eventually
 
 
@@ -300,8 +300,9 @@ async def test_tcp_with_a_password() -> None:
     async with PrivateServer(arguments=tcp) as server:
         admin = Database(server, "mysql")
         admin.execute("CREATE DATABASE nova")
-        admin.execute("GRANT ALL ON nova.* TO me@'127.0.0.1' IDENTIFIED BY 'p@ss/w:rd'")
-        url = f"mysql://me@127.0.0.1:{port}/nova"
+        grant = "GRANT ALL ON nova.* TO me@'127.0.0.1'"
+        admin.make_account("me@'127.0.0.1'", grant, password="p@ss/w:rd")
+        url = f"mysql://me@127.0.0.1:{port}/nova{in_the_open(server)}"
         await apply_schema(url, password="p@ss/w:rd")
         settings = WriterSettings(quiet_seconds=0, maximum_delay_seconds=0)
         async with ComputeNodeWriter(url, password="p@ss/w:rd", settings=settings) as writer:

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import pytest_asyncio
+from pymysql._auth import scramble_caching_sha2
 from pymysql.constants import CLIENT
 from structlog.testing import capture_logs
 
@@ -14,7 +16,7 @@ from asynchost.database import ComputeNodeWriter, apply_schema
 from asynchost.errors import DatabaseRefusedError
 from asynchost.testing import FakeHost
 from tests.support.certificates import Authority
-from tests.support.mariadb import Database, over_tcp
+from tests.support.mariadb import MYSQL, Database, over_tcp
 from tests.support.waiting import eventually
 
 
@@ -36,8 +38,9 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
     certificate, key = authority.sign("server", alternative="IP:127.0.0.1")
     arguments = (f"--ssl-ca={authority.certificate}", f"--ssl-cert={certificate}")
     async with over_tcp(*arguments, f"--ssl-key={key}", requires="SSL") as database:
-        database.execute("CREATE USER known@'127.0.0.1' IDENTIFIED BY 'pw' REQUIRE X509")
-        database.execute("GRANT ALL ON nova.* TO known@'127.0.0.1'")
+        known, grant = "known@'127.0.0.1'", "GRANT ALL ON nova.* TO known@'127.0.0.1'"
+        database.make_account(known, grant, password="pw", more="REQUIRE X509")
+        database.url = database.url.partition("?")[0]
         yield Server(database, authority, authority.sign("client"), Authority(folder, "other"))
 
 
@@ -100,8 +103,8 @@ async def test_an_account_may_ask_for_a_certificate(server: Server) -> None:
 
 async def test_a_server_that_speaks_no_tls_is_refused() -> None:
     """Though it would take the account in plain text."""
-    async with over_tcp("--skip-ssl") as database:
-        error = await refused(f"{database.url}?ssl_mode=REQUIRED")
+    async with over_tcp("--tls-version=" if MYSQL else "--skip-ssl") as database:
+        error = await refused(f"{database.url.partition('?')[0]}?ssl_mode=REQUIRED")
         assert (error.code, error.reason) == (2026, "the server does not speak TLS")
         aborted = "SHOW GLOBAL STATUS LIKE 'Aborted_connects'"
         # The server notices the end when it comes to it.
@@ -109,36 +112,77 @@ async def test_a_server_that_speaks_no_tls_is_refused() -> None:
         await apply_schema(database.url)
 
 
-async def test_nobody_gets_the_password_in_plain_text_by_asking_for_it() -> None:
-    """As somebody in between could."""
+def packet(number: int, body: bytes) -> bytes:
+    """A packet of the protocol, the so-many-th of its exchange."""
+    return len(body).to_bytes(3, "little") + bytes([number]) + body
+
+
+def greeting(plugin: bytes) -> bytes:
+    """A server's first packet, naming the plugin that it would like."""
+    abilities = CLIENT.CAPABILITIES | CLIENT.PLUGIN_AUTH
+    low, high = (abilities & 0xFFFF), abilities >> 16
+    return packet(
+        0,
+        b"\x0a10.11.0\0" + bytes(4) + b"saltsalt\0" + low.to_bytes(2, "little")
+        + b"\x21" + bytes(2) + high.to_bytes(2, "little") + bytes([21]) + bytes(10)
+        + b"saltsaltsalt\0" + plugin + b"\0",
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def stand_in(*answers: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Something that says these in turn, and then hangs up; yields its URL and what came."""
     came: list[bytes] = []
 
-    def packet(number: int, body: bytes) -> bytes:
-        return len(body).to_bytes(3, "little") + bytes([number]) + body
-
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        abilities = CLIENT.CAPABILITIES | CLIENT.PLUGIN_AUTH
-        low, high = (abilities & 0xFFFF), abilities >> 16
-        writer.write(
-            packet(
-                0,
-                b"\x0a10.11.0\0" + bytes(4) + b"saltsalt\0" + low.to_bytes(2, "little")
-                + b"\x21" + bytes(2) + high.to_bytes(2, "little") + bytes([21]) + bytes(10)
-                + b"saltsaltsalt\0mysql_native_password\0",
-            )
-        )  # fmt: skip
-        came.append(await reader.read(4096))
-        writer.write(packet(2, b"\xfemysql_clear_password\0"))
-        came.append(await reader.read(4096))
+        for answer in answers:
+            writer.write(answer)
+            came.append(await reader.read(4096))
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
         port = listening.sockets[0].getsockname()[1]
-        error = await refused(f"mysql://agent:hidden@127.0.0.1:{port}/nova")
+        yield f"mysql://agent:hidden@127.0.0.1:{port}/nova", came
+
+
+async def test_nobody_gets_the_password_in_plain_text_by_asking_for_it() -> None:
+    """As somebody in between could, by a switch of the plugin."""
+    switch = packet(2, b"\xfemysql_clear_password\0")
+    async with stand_in(greeting(b"mysql_native_password"), switch) as (url, came):
+        error = await refused(url)
         await eventually(lambda: len(came) == 2)
     assert "asks for the password in plain text" in error.reason
     assert b"agent" in came[0]
     assert came[1] == b""
+
+
+async def test_nobody_gets_the_password_in_plain_text_by_greeting_with_that_wish() -> None:
+    """Then not even the account's name is sent."""
+    async with stand_in(greeting(b"mysql_clear_password")) as (url, came):
+        error = await refused(url)
+        await eventually(lambda: len(came) == 1)
+    assert "asks for the password in plain text" in error.reason
+    assert came == [b""]
+
+
+@pytest.mark.parametrize("end", [b"", b"\0"], ids=["plain", "NUL"])
+async def test_the_nul_behind_a_switchs_salt_is_no_part_of_it(end: bytes) -> None:
+    """MySQL sends one, other servers none; the answer is that of the twenty bytes."""
+    salt = bytes(range(1, 21))
+    switch = packet(2, b"\xfecaching_sha2_password\0" + salt + end)
+    answers = greeting(b"mysql_native_password"), switch
+    async with stand_in(*answers) as (url, came), ComputeNodeWriter(url):
+        await eventually(lambda: len(came) == 2)
+    assert came[1][4:] == scramble_caching_sha2(b"hidden", salt)
+
+
+async def test_the_password_is_not_encrypted_for_whoever_asks() -> None:
+    """The key of somebody in between would let that one read it."""
+    switch = packet(2, b"\xfecaching_sha2_password\0" + bytes(range(1, 21)) + b"\0")
+    async with stand_in(greeting(b"x"), switch, packet(4, b"\x01\x04")) as (url, came):
+        error = await refused(url)
+        await eventually(lambda: len(came) == 3)
+    assert (error.code, came[2]) == (2061, b"")
 
 
 @pytest.mark.parametrize(

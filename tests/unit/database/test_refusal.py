@@ -23,7 +23,17 @@ URL = DatabaseUrl.parse("mysql://me:secret@db/nova")
         (1146, "create the tables: asynchost schema --apply"),
         (1146, "; then GRANT SELECT"),
         (1665, "binlog_format"),
-        (2059, "mysql_native_password"),
+        (2059, "ALTER USER 'me'@'HOST' IDENTIFIED BY 'PASSWORD'"),
+        (1524, "ALTER USER 'me'@'HOST' IDENTIFIED BY 'PASSWORD'"),
+        (2061, "connect with TLS (?ssl_ca=FILE)"),
+        (2061, "?server_public_key=FILE"),
+        (2061, "?fetch_server_public_key=1"),
+        (3118, "ALTER USER 'me'@'HOST' ACCOUNT UNLOCK"),
+        (4151, "ALTER USER 'me'@'HOST' ACCOUNT UNLOCK"),
+        (3955, "check the password"),
+        (1862, "PASSWORD EXPIRE NEVER"),
+        (1820, "PASSWORD EXPIRE NEVER"),
+        (3159, "?ssl_ca=FILE"),
         (1064, "ask the server's administrator"),
         (None, "ask the server's administrator"),
     ],
@@ -35,3 +45,4 @@ def test_a_refusal_says_what_to_do(code: int | None, remedy: str) -> None:
     assert str(error).startswith("database mysql://me@db/nova: because")
     assert "secret" not in str(error)
     assert "\n" not in str(error)
+    assert "mysql_native_password" not in str(error), "MySQL 9 has no such plugin"

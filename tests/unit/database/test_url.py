@@ -42,6 +42,15 @@ from asynchost.masking import masked
                 "u", (Endpoint("h"),), "db", tls=Tls(ca="/a b.pem", cert="/c.pem", key="/k.pem")
             ),
         ),
+        (
+            "mysql://u@h/db?server_public_key=/k%20y.pem",
+            DatabaseUrl("u", (Endpoint("h"),), "db", server_public_key="/k y.pem"),
+        ),
+        (
+            "mysql://u@h/db?fetch_server_public_key=1",
+            DatabaseUrl("u", (Endpoint("h"),), "db", fetches_public_key=True),
+        ),
+        ("mysql://u@h/db?fetch_server_public_key=0", DatabaseUrl("u", (Endpoint("h"),), "db")),
         ("mysql://u@h/db?ssl_mode=DISABLED", DatabaseUrl("u", (Endpoint("h"),), "db")),
         (
             "mysql://u@/db?unix_socket=/s",
@@ -98,6 +107,9 @@ def test_a_mistake_is_named_with_the_way_out(text: str, reason: str) -> None:
         ("ssl_key=/key", "ssl_key is of no use without ssl_cert"),
         ("ssl_ca=ca.pem", "ssl_ca must be an absolute path"),
         ("ssl_ca=/a&ssl_ca=/b", "the option 'ssl_ca' is given twice"),
+        ("server_public_key=key.pem", "server_public_key must be an absolute path"),
+        ("fetch_server_public_key=yes", "fetch_server_public_key must be 0 or 1"),
+        ("server_public_key=/k&fetch_server_public_key=1", "is of no use beside"),
         ("unix_socket=/s&ssl_mode=REQUIRED", "a unix socket needs no TLS: leave out ssl_mode"),
     ],
 )
