@@ -30,7 +30,7 @@ def together(*urls: str) -> str:
     return (
         f"mysql://{parsed[0].user}:{parsed[0].password}@"
         + ",".join(place for url in parsed for place in url.places)
-        + f"/{parsed[0].database}"
+        + f"/{parsed[0].database}?fetch_server_public_key=1"
     )
 
 

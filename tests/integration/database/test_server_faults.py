@@ -201,11 +201,12 @@ async def test_each_class_of_errors_has_its_consequence(
         assert (database.connections() == [session]) is same_session
 
 
+@pytest.mark.skipif(MYSQL, reason="MySQL ends itself on a full disk; the storms start it again")
 async def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
     """The row is written when there is space again, and the writer has said why not before."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(small_disk(tmp_path, 400 if MYSQL else 96))
+            stack.enter_context(small_disk(tmp_path, 96))
         except OSError as error:
             pytest.skip(str(error))
         async with PrivateServer() as server:
