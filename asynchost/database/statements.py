@@ -146,7 +146,7 @@ def existing_guards(row_ids: Sequence[int]) -> str:
     return f"SELECT cn_id FROM {FENCE} WHERE {_ids('cn_id', row_ids)}"
 
 
-def lock_guards(keys: Iterable[FenceKey]) -> str:
+def lock_guards(keys: Collection[FenceKey]) -> str:
     """Locks those guard rows that nobody else has locked, and returns their keys as stored."""
     return f"SELECT node, service FROM {FENCE} WHERE {_among('', keys)} FOR UPDATE SKIP LOCKED"
 

@@ -30,6 +30,8 @@ def guard_statements() -> Mapping[str, str]:
         "renew": statements.renew([Sign(7, 1, "fresh", None)], OWNER),
         "read_back": statements.read_back([KEY]),
         "read_guards": statements.read_guards([KEY], 180.0),
+        "lock_guards": statements.lock_guards([KEY]),
+        "lock_rows": statements.lock_rows([7]),
         "take_silent_fence": statements.take_silent_fence(KEY, OWNER, 0, 180.0),
         "read_fences": statements.read_fences([KEY]),
         "adopt": statements.adopt([7]),
