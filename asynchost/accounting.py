@@ -139,6 +139,8 @@ def is_starting_up(observation: Observation) -> bool:
 
 
 def _is_at_work(observation: Observation) -> bool:
+    if observation.migrating:
+        return True
     match observation.state:
         case DomainState.RUNNING:
             return observation.reason == RUNNING_POSTCOPY
@@ -217,6 +219,8 @@ class Accounting:
         parts = [f"counted: {state if active else f'defined, {state}'}"]
         if not is_known_state(observation.state):
             parts.append(f"unknown state {observation.state}")
+        if active and observation.migrating:
+            parts.append("being copied to another host")
         if self._count_maximum_memory:
             forced = self._kind.upper() in _COUNT_MAXIMUM_MEMORY
             parts.append(f"maximum memory: {self._kind}" if forced else "maximum memory")

@@ -70,7 +70,8 @@ class Observation(NamedTuple):
     ``state`` is libvirt's number, also one that this version does not know. ``active`` is
     ``virDomainIsActive``'s answer where the state alone does not tell (CRASHED), else None.
     ``reason`` is ``virDomainGetState``'s second number, or 0 when it was not asked for.
-    ``domain_id`` is the running domain's number, -1 for an inactive one.
+    ``domain_id`` is the running domain's number, -1 for an inactive one. ``migrating`` says that a
+    live migration is copying the domain to another host, which no read tells by itself.
     """
 
     uuid: str
@@ -82,6 +83,7 @@ class Observation(NamedTuple):
     vcpus: int
     memory_kib: int
     max_memory_kib: int
+    migrating: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, as JSON types."""

@@ -32,6 +32,8 @@ class DomainEvent(NamedTuple):
     """Whether the domain may have other disks from now on."""
     lifecycle: Lifecycle | None = None
     """What a lifecycle event says; None for other events."""
+    copied: bool = False
+    """Whether a live migration copies the domain to another host."""
 
 
 Translate = Callable[[Any, tuple[Any, ...]], DomainEvent]
@@ -111,6 +113,10 @@ def _dirty(detail: str, look_again: bool, *, device: bool = False) -> Translate:
     return translate
 
 
+def _migration_iteration(domain: Any, _arguments: tuple[Any, ...]) -> DomainEvent:
+    return DomainEvent(domain.UUIDString(), domain, "migration iteration", copied=True)
+
+
 EVENTS: Final = (
     EventKind("LIFECYCLE", _lifecycle),
     EventKind("REBOOT", _dirty("reboot", look_again=False)),
@@ -119,6 +125,8 @@ EVENTS: Final = (
     EventKind("DEVICE_REMOVED", _dirty("device removed", look_again=True, device=True)),
     EventKind("MEMORY_DEVICE_SIZE_CHANGE", _dirty("memory device size", look_again=True)),
     EventKind("JOB_COMPLETED", _dirty("job completed", look_again=False)),
+    # Sent by the host that the domain leaves.
+    EventKind("MIGRATION_ITERATION", _migration_iteration),
     # libvirt has it from 12.4 on. It comes after the number; an added vCPU has no event.
     EventKind("VCPU_REMOVED", _dirty("vcpu removed", look_again=False), optional=True),
 )

@@ -13,9 +13,8 @@ their threads.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
 from functools import partial
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 import libvirt
 
@@ -24,7 +23,6 @@ from asynchost.errors import (
     HypervisorRefusedError,
     HypervisorUnavailableError,
 )
-from asynchost.hypervisor.connection import Connection
 from asynchost.hypervisor.domain_disks import (
     DisksUntoldError,
     DomainUnreadError,
@@ -33,6 +31,7 @@ from asynchost.hypervisor.domain_disks import (
     list_uuids,
     read_disks,
 )
+from asynchost.hypervisor.side_connection import InProcessError, SideConnection
 from asynchost.hypervisor.surprises import Surprises
 from asynchost.log import get_logger
 from asynchost.overcommit import DiskReading, Overcommit
@@ -55,26 +54,7 @@ _LEAST_SPACING_SECONDS: Final = 1.0
 # One that waits for a file takes a thread and a connection, but no worker of libvirtd's.
 _MOST_LOOKS: Final = 16
 _FULL_ROUND: Final = 10
-_CLOSE_DEADLINE_SECONDS: Final = 0.5
 _LISTING: Final = "the list of domains"
-_OPENING: Final = "a new connection"
-
-
-class _Hang(NamedTuple):
-    """A call that was given up, and holds its connection."""
-
-    connection: Connection
-    observed: Observed | None
-
-    @property
-    def looks(self) -> bool:
-        """Whether it waits for a file of this machine, and so for nothing in libvirt."""
-        return self.observed is not None and self.observed.looks_at is not None
-
-    @property
-    def asks_pool(self) -> bool:
-        """Whether it waits for a storage pool."""
-        return self.observed is not None and self.observed.asks_pool
 
 
 class OvercommitWatch:
@@ -100,8 +80,7 @@ class OvercommitWatch:
         self._complete = False
         self._untold = False
         self._reason: str | None = None
-        self._connection: Connection | None = None
-        self._hanging: dict[str, _Hang] = {}
+        self._connection = SideConnection(uri, settings)
         self._diskless: set[str] = set()
         self._rounds = 0
         self._changed: set[str] = set()
@@ -158,7 +137,7 @@ class OvercommitWatch:
             self._untold, self._complete, self._disks = True, False, Overcommit()
             self._changed.clear()
             self._diskless.clear()
-            await self._drop_connection()
+            await self._connection.drop()
             self._log.info("disk_available_least not known here", reason=str(error))
         except (HypervisorUnavailableError, HypervisorRefusedError) as error:
             # If the host is lost, that is told elsewhere; all keep their last values.
@@ -197,7 +176,7 @@ class OvercommitWatch:
         for uuid in sorted(uuids):
             # First, for it may wait long.
             observed = Observed(await place())
-            if self._hangs(uuid):
+            if self._connection.hangs(uuid):
                 continue
             if (objection := self._why_not_asked(observed)) is not None:
                 self._disks.failed(uuid, objection)
@@ -253,79 +232,28 @@ class OvercommitWatch:
         deadline_seconds: float,
         observed: Observed | None = None,
     ) -> T:
-        """Make one call about ``subject``; if it hangs, leave it the connection.
+        """Make one call about ``subject``; ``observed`` says what it waits for besides libvirt.
 
-        ``observed`` says what the call waits for, where that is not libvirt alone.
-
-        Raises :class:`CallTimeoutError` also without a call, where the last one still hangs.
+        Raises :class:`DisksUntoldError` where the driver's disks are made up.
         """
-        if self._hangs(subject):
-            raise CallTimeoutError(self._uri, name, deadline_seconds)
-        connection = await self._connected()
         try:
-            return await connection.ask(name, call, deadline_seconds)
-        except (CallTimeoutError, asyncio.CancelledError):
-            self._leave(subject, observed)
-            raise
-
-    async def _connected(self) -> Connection:
-        if self._connection is not None and not self._connection.lost.done():
-            return self._connection
-        await self._drop_connection()
-        if self._hangs(_OPENING):
-            raise HypervisorUnavailableError(self._uri, "no new connection can be opened")
-        self._connection = Connection(self._uri, self._settings)
-        try:
-            await self._connection.open()
-        except BaseException:
-            self._leave(_OPENING)
-            raise
-        if self._connection.in_process:
-            # Another connection can be another host there, and its disks are made up.
-            raise DisksUntoldError("the driver runs inside this process")
-        return self._connection
-
-    def _leave(self, subject: str, observed: Observed | None = None) -> None:
-        """Leave the connection to the call that hangs in it; it is closed when that is back."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-            self._hanging[subject] = _Hang(connection, observed)
-
-    def _hangs(self, subject: str) -> bool:
-        """Whether a call about it was given up, and libvirt has not answered yet."""
-        hang = self._hanging.get(subject)
-        if hang is None:
-            return False
-        if hang.connection.thread.in_flight:
-            return True
-        del self._hanging[subject]
-        return False
+            return await self._connection.ask(subject, name, call, deadline_seconds, observed)
+        except InProcessError as error:
+            raise DisksUntoldError(str(error)) from None
 
     def _why_not_asked(self, observed: Observed) -> str | None:
         """Why no domain's disks can be asked for now; None where nothing is in the way."""
-        hangs = [self._hanging[subject] for subject in tuple(self._hanging) if self._hangs(subject)]
-        looks = sum(hang.looks for hang in hangs)
+        hangs = [hang.about for hang in self._connection.hanging]
+        waits = [about for about in hangs if isinstance(about, Observed)]
+        looks = sum(about.looks_at is not None for about in waits)
         if len(hangs) - looks >= _MOST_HANGING:
             return f"not asked for, {_MOST_HANGING} others hang"
         if looks >= _MOST_LOOKS:
             return f"not looked at, the files of {_MOST_LOOKS} others do not answer"
-        if observed.in_pool and any(hang.asks_pool for hang in hangs):
+        if observed.in_pool and any(about.asks_pool for about in waits):
             return "not asked for, the storage pool does not answer"
         return None
 
-    async def _drop_connection(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.aclose()
-
     async def aclose(self) -> None:
         """End the connections, but for those that a call still holds."""
-        left = [hang.connection for hang in self._hanging.values()]
-        left += [self._connection] if self._connection else []
-        self._connection = None
-        for connection in left:
-            connection.close()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_DEADLINE_SECONDS):
-                await asyncio.gather(*(connection.aclose() for connection in left))
+        await self._connection.aclose()

@@ -15,7 +15,7 @@ from functools import partial
 from random import random
 from typing import Any, Protocol
 
-from asynchost.accounting import DOMAIN_0_UUID, Accounting, is_starting_up
+from asynchost.accounting import DOMAIN_0_UUID, Accounting, is_active, is_starting_up
 from asynchost.agenda import Mark
 from asynchost.backoff import Backoff
 from asynchost.domains import Lifecycle
@@ -38,6 +38,7 @@ from asynchost.hypervisor.host_facts import (
     read_version,
 )
 from asynchost.hypervisor.listing import survey
+from asynchost.hypervisor.migration_watch import MigrationWatch
 from asynchost.hypervisor.reader import Reader, ReadSink
 from asynchost.hypervisor.surprises import Surprises
 from asynchost.log import get_logger
@@ -120,6 +121,9 @@ class Source:
         self._disk = DiskWatch(
             uri, settings, sink.disk_read, sink.disks_unreadable, self._events_wait, host=host
         )
+        self._migrations = MigrationWatch(
+            uri, settings, self._migration_moved, sink.known_uuids, host=host
+        )
         self._unclosed: list[Connection] = []
 
     @property
@@ -170,7 +174,7 @@ class Source:
                 await asyncio.sleep(backoff.next_delay())
         finally:
             if not loop.is_closed():
-                await self._disk.aclose()
+                await asyncio.gather(self._disk.aclose(), self._migrations.aclose())
                 # One more round, so that libvirt lets go of what was closed.
                 await asyncio.sleep(0)
                 EVENT_LOOP.detach(loop)
@@ -215,6 +219,7 @@ class Source:
         for name in events.missing_events:
             self._sink.event_missing(name)
         self._starting.clear()
+        self._migrations.forget()
         self._listing = events
         self._reader = Reader(
             events,
@@ -249,6 +254,7 @@ class Source:
             self._fail_when_lost(connection),
             endure("host facts", partial(self._keep_facts, connection)),
             endure("disk", self._disk.run),
+            endure("migrations", partial(self._keep_migrations, events.kind)),
             self._second_resync(),
             self._audit_for_ever(),
         )
@@ -502,6 +508,17 @@ class Source:
             self._facts = facts
             self._sink.facts_read(facts)
 
+    # -- migrations ----------------------------------------------------------------------------
+
+    async def _keep_migrations(self, kind: str) -> None:
+        # No other driver copies a running domain, or tells of it.
+        if kind.upper() == "QEMU":
+            await self._migrations.run()
+
+    def _migration_moved(self, uuid: str) -> None:
+        if self._reader is not None:
+            self._reader.mark(uuid, Mark(Cause.LOOK_AGAIN, "migration"))
+
     # -- what comes in, on the loop ------------------------------------------------------------
 
     def _on_event(self, event: DomainEvent) -> None:
@@ -510,6 +527,8 @@ class Source:
         self._sink.event_received()
         if event.disk:
             self._disk.look_soon(event.uuid, redefined=event.redefined)
+        if event.copied:
+            self._migrations.begun(event.uuid)
         number = 0
         if event.lifecycle is not None:
             number = self._sink.lifecycle(event.uuid, event.lifecycle, event.domain.name)
@@ -533,6 +552,10 @@ class Source:
             self._follow_start(observation.uuid)
         else:
             self._starting.pop(observation.uuid, None)
+        if not is_active(observation):
+            self._migrations.ended(observation.uuid)
+        elif self._migrations.copies(observation.uuid):
+            observation = observation._replace(migrating=True)
         if self._staged is not None:
             self._staged[observation.uuid] = observation
             self._sink.staged(observation.uuid, mark)
@@ -549,6 +572,7 @@ class Source:
     def gone(self, uuid: str, mark: Mark) -> None:
         """See :class:`ReadSink`."""
         self._starting.pop(uuid, None)
+        self._migrations.ended(uuid)
         self._unread.discard(uuid)
         if self._staged is not None:
             self._staged.pop(uuid, None)

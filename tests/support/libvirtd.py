@@ -22,6 +22,7 @@ import signal
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -84,7 +85,8 @@ class PrivateLibvirtd:
     :meth:`install_hook`; it is off by default because each start and stop of a guest then runs
     five shells more. ``password`` asks the user ``monitor`` for it on the read-only socket.
     ``drops_the_silent`` is libvirtd's own way: it closes the connection of a client that has not
-    answered it for half a minute.
+    answered it for half a minute. ``hostname`` makes it a host of its own, with that name and an
+    identity of its own, to which guests of another one can be migrated.
     ``capabilities_folder`` is a folder where libvirt keeps what it found out
     about QEMU, which takes it more than a second: shared by several daemons, only the first one
     pays. libvirt itself checks whether the contents still hold.
@@ -101,7 +103,9 @@ class PrivateLibvirtd:
         hooks: bool = False,
         password: str | None = None,
         drops_the_silent: bool = True,
+        hostname: str | None = None,
     ) -> None:
+        self._given_hostname = hostname
         self._password = password
         self._drops_the_silent = drops_the_silent
         self._capabilities_folder = capabilities_folder
@@ -376,6 +380,7 @@ class PrivateLibvirtd:
             privileged=self.privileged,
             password=self._password,
             drops_the_silent=self._drops_the_silent,
+            host_uuid=None if self._given_hostname is None else str(uuid.uuid4()),
         )
         capabilities = self._capabilities_folder or folder / "capabilities"
         capabilities.mkdir(parents=True, exist_ok=True)
@@ -390,6 +395,7 @@ class PrivateLibvirtd:
             command,
             daemon_environment(folder),
             folder / "libvirtd.log",
+            self._given_hostname,
         )
 
     def _wait_until_ready(self) -> None:

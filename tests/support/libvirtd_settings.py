@@ -97,9 +97,11 @@ def write_settings(
     privileged: bool,
     password: str | None,
     drops_the_silent: bool,
+    host_uuid: str | None = None,
 ) -> None:
     """Fill ``folder`` with all that a daemon reads. ``tcp_port`` 0 means no listener.
 
+    ``host_uuid`` None takes the machine's own, which all such daemons then share.
     With a ``password`` the read-only socket lets in the user ``monitor`` who knows it.
     """
     etc = folder / "etc"
@@ -114,6 +116,9 @@ def write_settings(
             keepalive_interval=5 if drops_the_silent else -1,
         )
     )
+    if host_uuid is not None:
+        with (etc / "libvirtd.conf").open("a") as settings:
+            settings.write(f'host_uuid = "{host_uuid}"\n')
     if password is not None:
         _write_sasl_user(folder / "sasl", password)
     (etc / "qemu.conf").write_text(_QEMU_CONF + (_QEMU_CONF_OF_ROOT if privileged else ""))

@@ -55,8 +55,8 @@ class Namespace:
     """The namespaces of one program, which can be started in them again and again.
 
     ``work_folder`` holds ``etc``, ``passwd`` and ``group``, seen inside as ``/etc/libvirt``,
-    ``/etc/passwd`` and ``/etc/group``; standard error goes to ``log`` in it. All calls block,
-    for milliseconds.
+    ``/etc/passwd`` and ``/etc/group``; standard error goes to ``log`` in it. ``hostname`` is the
+    machine's name inside; None leaves it as it is. All calls block, for milliseconds.
     """
 
     def __init__(
@@ -66,12 +66,14 @@ class Namespace:
         command: Sequence[str],
         environment: Mapping[str, str],
         log: Path,
+        hostname: str | None = None,
     ) -> None:
         script = Path(__file__).with_name("namespace.sh")
         with log.open("ab") as log_file:
             self._first = subprocess.Popen(
                 [
                     *_unshare_command(),
+                    *(() if hostname is None else ("--uts",)),
                     *("bash", str(script), str(work_folder), str(capabilities_folder)),
                     *command,
                 ],
@@ -82,7 +84,7 @@ class Namespace:
                 bufsize=1,
                 # Out of the terminal's process group: Ctrl-C is for the tests, which stop it.
                 start_new_session=True,
-                env=environment,
+                env={**environment, "NEW_HOSTNAME": hostname or ""},
             )
         answer = self._read_answer()
         if answer != "ready":

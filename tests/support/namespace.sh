@@ -25,6 +25,9 @@ mount --bind "$work/group" /etc/group
 if mountpoint -q /sys/fs/cgroup/unified; then
     umount /sys/fs/cgroup/unified 2>/dev/null || true
 fi
+if [[ -n ${NEW_HOSTNAME:-} ]]; then
+    echo "$NEW_HOSTNAME" >/proc/sys/kernel/hostname
+fi
 echo ready
 
 while read -r command; do

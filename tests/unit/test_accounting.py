@@ -161,6 +161,15 @@ def test_xen_domain_0_is_known_by_either_mark(part: Observation) -> None:
     assert Accounting("Xen").cost(part) == Usage(memory_kib_used=1_048_576)
 
 
+@pytest.mark.parametrize("state", [DomainState.RUNNING, DomainState.BLOCKED, DomainState.PAUSED])
+def test_a_domain_that_is_copied_to_another_host_is_workload(state: DomainState) -> None:
+    """In whatever active state; a domain that is shut off holds nothing all the same."""
+    copied = observed(state)._replace(migrating=True)
+    assert Accounting("QEMU").cost(copied) == AT_WORK
+    assert "being copied to another host" in Accounting("QEMU").rule(copied)
+    assert Accounting("QEMU").cost(copied._replace(state=DomainState.SHUTOFF)) == NOTHING
+
+
 def test_xen_domain_0_is_never_workload() -> None:
     """Even in a state that would make a guest so."""
     cost = Accounting("Xen").cost(DOMAIN_0._replace(state=DomainState.SHUTDOWN))

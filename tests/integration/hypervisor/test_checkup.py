@@ -36,7 +36,7 @@ async def test_a_look_leaves_nothing_and_sees_everything(
         assert (found.domains, found.missing_events) == (1, ())
         # A removed vCPU has an event since libvirt 12.4, in the library and in the daemon.
         told = hasattr(libvirt, "VIR_DOMAIN_EVENT_ID_VCPU_REMOVED")
-        assert found.registered == 7 + (told and found.libvirt_version >= 12_004_000)
+        assert found.registered == 8 + (told and found.libvirt_version >= 12_004_000)
         assert found.read_seconds is not None
         assert found.keepalive is True
 

@@ -37,6 +37,7 @@ def test_every_event_that_can_move_a_total_is_asked_for() -> None:
         "DEVICE_REMOVED",
         "MEMORY_DEVICE_SIZE_CHANGE",
         "JOB_COMPLETED",
+        "MIGRATION_ITERATION",
         "VCPU_REMOVED",
     ]
     for name, kind in KINDS.items():
@@ -127,3 +128,9 @@ def test_other_events_mark_their_domain(name: str, detail: str, look_again: bool
     event = KINDS[name].translate(DOMAIN, ("whatever it says", None))
     device = detail.startswith("device ")
     assert event == DomainEvent(UUID, DOMAIN, detail, look_again, disk=device, redefined=device)
+
+
+def test_an_iteration_says_that_a_migration_copies_the_domain() -> None:
+    """libvirt sends one when the copy begins, and with each round of it."""
+    event = KINDS["MIGRATION_ITERATION"].translate(DOMAIN, (1, None))
+    assert event == DomainEvent(UUID, DOMAIN, "migration iteration", copied=True)
