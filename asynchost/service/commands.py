@@ -23,6 +23,7 @@ from asynchost.service.config import LogConfig
 from asynchost.service.configuring import config
 from asynchost.service.control import remove_sockets
 from asynchost.service.demo import Demo
+from asynchost.service.live import status, watch
 from asynchost.service.logs import configure_logs
 from asynchost.service.options import (
     ALL_OPTIONS,
@@ -145,7 +146,7 @@ def demo(*, log_level: str | None, log_format: str | None) -> None:
     asyncio.run(show.run())
 
 
-for command in (explain, diff, doctor, config):
+for command in (explain, diff, doctor, config, status, watch):
     cli.add_command(command)
 
 

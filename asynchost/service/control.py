@@ -1,7 +1,7 @@
-"""How a running daemon is asked what it knows: a Unix socket that only its own user can open.
+"""How a running daemon is asked what it knows: a Unix socket of its own user and its group.
 
-One line of JSON is a question, one line the answer. May live here: sockets and where they are.
-Must not: what is asked and what is answered.
+One line of JSON is a question; the answer is one line, or lines until one side ends. May live here:
+sockets and where they are. Must not: what is asked and what is answered.
 
 A daemon's socket has a name of its own in a folder that all of them share, so that several can
 run on one machine and whoever asks finds them all. Nothing of it is needed for the work: where
@@ -16,8 +16,8 @@ import socket
 import stat
 import struct
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -36,7 +36,9 @@ _LONGEST_LINE: Final = 2**26
 _LISTEN_TRIES: Final = 5
 """The folder may be removed, empty, by a daemon that ends just then."""
 
-Answering = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+Lines = AsyncGenerator[Mapping[str, Any], None]
+"""An answer that goes on until the asker leaves."""
+Answering = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any] | Lines]]
 
 _made: dict[Path, bool] = {}
 """The sockets of this process, and whether their folder goes with the last one in it."""
@@ -76,10 +78,21 @@ def _remove(path: Path) -> None:
 
 
 class ControlSocket:
-    """Answers questions for as long as it is entered."""
+    """Answers questions for as long as it is entered.
 
-    def __init__(self, answer: Answering, environment: Mapping[str, str]) -> None:
+    ``answer`` answers the daemon's own user and root; ``answer_group``, where given, the members
+    of the daemon's group. A question that is no JSON object is answered with an error.
+    """
+
+    def __init__(
+        self,
+        answer: Answering,
+        environment: Mapping[str, str],
+        *,
+        answer_group: Answering | None = None,
+    ) -> None:
         self._answer = answer
+        self._answer_group = answer_group
         self._folder = own_folder(environment)
         # A folder that was given is the service manager's.
         self._removes_folder = not environment.get(FOLDER_VARIABLE)
@@ -89,7 +102,7 @@ class ControlSocket:
 
     async def __aenter__(self) -> Self:
         try:
-            listening, self._path = _listen(self._folder)
+            listening, self._path = _listen(self._folder, for_group=self._answer_group is not None)
         except OSError as error:
             _log.warning(
                 "no control socket, so explain and diff will not find this daemon",
@@ -127,14 +140,19 @@ class ControlSocket:
             async with asyncio.timeout(_QUESTION_SECONDS):
                 question = json.loads(await reader.readline())
             try:
-                answer = await self._answer(question)
+                if not isinstance(question, dict):
+                    raise ValueError("a question is a JSON object, such as {}")  # noqa: TRY004, TRY301
+                answer = await self._answering(writer)(question)
             except Exception as error:  # noqa: BLE001 - whoever asks is told, and the daemon goes on
                 answer = {"error": f"{type(error).__name__}: {error}"}
-            # In a thread: of a hundred thousand domains it takes a second.
-            writer.write(await asyncio.to_thread(_line, answer))
-            async with asyncio.timeout(_QUESTION_SECONDS):
-                await writer.drain()
-            answered = True
+            if isinstance(answer, Mapping):
+                # In a thread: of a hundred thousand domains it takes a second.
+                writer.write(await asyncio.to_thread(_line, answer))
+                async with asyncio.timeout(_QUESTION_SECONDS):
+                    await writer.drain()
+                answered = True
+            else:
+                await _send_on(answer, reader, writer)
         except (OSError, ValueError, TimeoutError, RecursionError):
             pass  # no question, or nobody there any more to hear the answer
         finally:
@@ -144,15 +162,49 @@ class ControlSocket:
                 writer.transport.abort()
             writer.close()
 
+    def _answering(self, writer: asyncio.StreamWriter) -> Answering:
+        """Who answers the process at the other end."""
+        if self._answer_group is None:
+            return self._answer
+        asker = _user_behind(writer.get_extra_info("socket"))
+        return self._answer if asker in (0, os.geteuid()) else self._answer_group
 
-def _listen(folder: Path) -> tuple[socket.socket, Path]:
+
+async def _send_on(
+    lines: Lines, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Send lines until there are no more, or the asker leaves. A slow asker delays only itself."""
+
+    async def send() -> None:
+        async with aclosing(lines):
+            async for line in lines:
+                writer.write(_line(line))
+                await writer.drain()
+
+    tasks = [asyncio.create_task(send()), asyncio.create_task(_until_it_leaves(reader))]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _until_it_leaves(reader: asyncio.StreamReader) -> None:
+    while await reader.read(2**10):
+        pass
+
+
+def _listen(folder: Path, *, for_group: bool) -> tuple[socket.socket, Path]:
     for _ in range(_LISTEN_TRIES - 1):
         with suppress(FileNotFoundError):
-            return _listen_in(folder)
-    return _listen_in(folder)
+            return _listen_in(folder, for_group=for_group)
+    return _listen_in(folder, for_group=for_group)
 
 
-def _listen_in(folder: Path) -> tuple[socket.socket, Path]:
+def _listen_in(folder: Path, *, for_group: bool) -> tuple[socket.socket, Path]:
     private = folder.parent == Path(tempfile.gettempdir())
     folder.mkdir(mode=0o700 if private else 0o755, parents=True, exist_ok=True)
     if private and not _is_ours(folder):
@@ -166,8 +218,13 @@ def _listen_in(folder: Path) -> tuple[socket.socket, Path]:
     try:
         # What the socket has, its name is made with. By the name, in a folder of another user's,
         # it would be whatever that one put there meanwhile.
-        os.fchmod(listening.fileno(), 0o600)
-        listening.bind(str(unready))
+        os.fchmod(listening.fileno(), 0o660 if for_group else 0o600)
+        # The name gets the socket's mode without what the umask takes away.
+        before = os.umask(0o007)
+        try:
+            listening.bind(str(unready))
+        finally:
+            os.umask(before)
         listening.setblocking(False)
         listening.listen()
         # Named so only now: whoever finds a socket that does not listen takes it for a dead one.
@@ -218,15 +275,30 @@ class Answers(NamedTuple):
     """Of those that may not be asked by this user, or did not answer."""
 
 
-async def ask_all(question: Mapping[str, Any], environment: Mapping[str, str]) -> Answers:
-    """Ask every daemon on this machine; none runs where there is neither answer nor problem."""
-    paths = [
+def _sockets(environment: Mapping[str, str]) -> list[Path]:
+    """Those that this user may find, of daemons that live or have left theirs."""
+    return [
         path
         for folder in searched_folders(environment)
         for path in sorted(folder.glob(f"*{_SUFFIX}"))
     ]
+
+
+async def ask_all(
+    question: Mapping[str, Any],
+    environment: Mapping[str, str],
+    *,
+    seconds: float | None = None,
+) -> Answers:
+    """Ask every daemon on this machine; none runs where there is neither answer nor problem.
+
+    A daemon that has not answered after ``seconds`` is a problem. None: as long as a listing may
+    take.
+    """
+    seconds = _ANSWER_SECONDS if seconds is None else seconds
     answers = Answers([], [])
-    for answer in await asyncio.gather(*(_ask(path, question) for path in paths)):
+    asking = (_ask(path, question, seconds) for path in _sockets(environment))
+    for answer in await asyncio.gather(*asking):
         if isinstance(answer, str):
             answers.problems.append(answer)
         elif answer is not None:
@@ -234,38 +306,84 @@ async def ask_all(question: Mapping[str, Any], environment: Mapping[str, str]) -
     return answers
 
 
-async def _ask(path: Path, question: Mapping[str, Any]) -> Answer | str | None:
+async def listen_to_all(
+    question: Mapping[str, Any], environment: Mapping[str, str], take: Callable[[Answer], None]
+) -> Answers:
+    """Ask every daemon on this machine, and have ``take`` called with each line of the answers.
+
+    Returns when all daemons have ended, with those that could not be asked as problems. Cancelling
+    is safe.
+    """
+    answers = Answers([], [])
+
+    async def listen(path: Path) -> None:
+        try:
+            async with _asking(path, question) as (reader, user):
+                while (line := await reader.readline()).endswith(b"\n"):
+                    answer = _understood(line, user)
+                    if "error" in answer.said:
+                        answers.problems.append(_no_answer(path, answer))
+                        return
+                    take(answer)
+        except (ConnectionError, FileNotFoundError):
+            pass  # it ended
+        except (OSError, ValueError) as error:
+            answers.problems.append(_problem(path, error, 0))
+
+    await asyncio.gather(*(listen(path) for path in _sockets(environment)))
+    return answers
+
+
+async def _ask(path: Path, question: Mapping[str, Any], seconds: float) -> Answer | str | None:
     """The answer, or what is wrong, or None where nobody is there any more."""
     try:
-        answer = await _exchange(path, question)
+        answer = await _exchange(path, question, seconds)
     except (ConnectionError, FileNotFoundError):
         return None  # it ended
-    except PermissionError:
+    except (OSError, ValueError, TimeoutError) as error:
+        return _problem(path, error, seconds)
+    return _no_answer(path, answer) if "error" in answer.said else answer
+
+
+def _problem(path: Path, error: Exception, seconds: float) -> str:
+    if isinstance(error, PermissionError):
         return f"the daemon at {path} is another user's: ask as that user, or as root"
-    except TimeoutError:
-        return f"the daemon at {path} did not answer within {_ANSWER_SECONDS:g} s"
-    except (OSError, ValueError) as error:
-        return f"the daemon at {path} could not be understood: {error}"
-    if "error" in answer.said:
-        return f"the daemon at {path} could not answer: {answer.said['error']}"
-    return answer
+    if isinstance(error, TimeoutError):
+        return f"the daemon at {path} did not answer within {seconds:g} s"
+    return f"the daemon at {path} could not be understood: {error}"
 
 
-async def _exchange(path: Path, question: Mapping[str, Any]) -> Answer:
+def _no_answer(path: Path, answer: Answer) -> str:
+    return f"the daemon at {path} could not answer: {answer.said['error']}"
+
+
+async def _exchange(path: Path, question: Mapping[str, Any], seconds: float) -> Answer:
     """Raises ConnectionError where the daemon ended, PermissionError where it is not to be asked,
     ValueError for what is no answer."""
-    async with asyncio.timeout(_ANSWER_SECONDS):
-        reader, writer = await asyncio.open_unix_connection(str(path), limit=_LONGEST_LINE)
-        try:
-            user = _user_behind(writer.get_extra_info("socket"))
-            if not _is_believed(user):
-                raise PermissionError
-            writer.write(_line(question))
-            line = await reader.readline()
-        finally:
-            writer.close()
+    async with asyncio.timeout(seconds), _asking(path, question) as (reader, user):
+        line = await reader.readline()
     if not line.endswith(b"\n"):
         raise ConnectionResetError
+    return _understood(line, user)
+
+
+@asynccontextmanager
+async def _asking(
+    path: Path, question: Mapping[str, Any]
+) -> AsyncIterator[tuple[asyncio.StreamReader, int]]:
+    """A connection on which the question was asked, and whose process is at its other end."""
+    reader, writer = await asyncio.open_unix_connection(str(path), limit=_LONGEST_LINE)
+    try:
+        user = _user_behind(writer.get_extra_info("socket"))
+        if not _is_believed(user, path.parent):
+            raise PermissionError
+        writer.write(_line(question))
+        yield reader, user
+    finally:
+        writer.close()
+
+
+def _understood(line: bytes, user: int) -> Answer:
     said = json.loads(line)
     if not isinstance(said, dict):
         raise ValueError("no object")  # noqa: TRY004 - it is a word from outside
@@ -293,9 +411,13 @@ def _user_behind(connected: socket.socket) -> int:
     return user
 
 
-def _is_believed(user: int) -> bool:
+def _is_believed(user: int, folder: Path) -> bool:
     """Whether to take a daemon's word: in a folder that all may write to, anybody may pose as one.
 
-    Root asks all: what stands in its folder was put there by a service of this machine.
+    Root asks all: what stands in its folder was put there by a service of this machine. A daemon
+    is believed also in a folder that is its own and that nobody else can write to.
     """
-    return os.geteuid() in (0, user) or user == 0
+    if os.geteuid() in (0, user) or user == 0:
+        return True
+    status = folder.stat()
+    return status.st_uid == user and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

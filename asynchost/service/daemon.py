@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
-from functools import partial
 from typing import Any
 
 import structlog
@@ -30,12 +29,13 @@ from asynchost.errors import (
     FencedError,
     RowConflictError,
 )
-from asynchost.service.accounts import answer
+from asynchost.service.answers import Answers
 from asynchost.service.config import HostConfig, RunConfig
 from asynchost.service.control import ControlSocket
 from asynchost.service.credentials import DatabaseCredentials
 from asynchost.service.declared import AUDIT_INTERVAL_SECONDS
 from asynchost.service.hosts import Hosts
+from asynchost.service.patterns import find_unmatched
 from asynchost.service.reloading import Reloader
 from asynchost.service.stopping import Stop
 from asynchost.service.streams import OutputError, outlet_of
@@ -100,7 +100,11 @@ async def run(
         stack.callback(manager.stopping)
         for host, monitor in zip(config.hosts, monitors, strict=True):
             await hosts.add(host, monitor)
-        await stack.enter_async_context(ControlSocket(partial(answer, hosts.watched), os.environ))
+        answers = Answers(hosts.watched, writer, dry_run=config.dry_run)
+        stop.on_state_wanted(answers.log_status)
+        await stack.enter_async_context(
+            ControlSocket(answers.to_owner, os.environ, answer_group=answers.to_group)
+        )
         _log.info("running", version=__version__, hosts=len(hosts.watched))
         await _first_end(
             _until_nothing_is_written(writer, hosts.attachments),
@@ -108,6 +112,7 @@ async def run(
             *(() if beside is None else (beside([one.monitor for one in hosts.watched]),)),
             *((_until_nobody_reads(),) if config.dry_run else ()),
             _for_ever(tell(hosts.watched, manager)),
+            _for_ever(find_unmatched(hosts.watched, answers.unmatched)),
             _for_ever(beat(lambda: hosts.alive and writer.alive, manager)),
             *(
                 ()

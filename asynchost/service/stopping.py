@@ -36,6 +36,7 @@ class Stop:
         self._requested = False
         self._scopes: list[asyncio.Timeout] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._show_state: Callable[[], None] | None = None
 
     @property
     def requested(self) -> bool:
@@ -52,6 +53,17 @@ class Stop:
         """Ask from another thread, also before there is a block to end."""
         self._requested = True
         self.call_soon(self.request)
+
+    def on_state_wanted(self, callback: Callable[[], None]) -> None:
+        """Have this called on the loop whenever somebody wants to see the state of the daemon."""
+        self._show_state = callback
+
+    def show_state_soon(self) -> bool:
+        """Show the state, from another thread; False where there is none to show yet."""
+        if self._show_state is None:
+            return False
+        self.call_soon(self._show_state)
+        return True
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call on the loop of the blocks, from another thread; nothing where there is none."""
@@ -160,7 +172,6 @@ def stop_on_signals(
     *,
     grace_seconds: float,
     last_act: Callable[[], None] | None = None,
-    show_state: Callable[[], None] | None = None,
     reload: Callable[[], None] | None = None,
 ) -> None:
     """Let the signals in :data:`STOPPING` request ``stop`` from now until the process ends.
@@ -168,8 +179,8 @@ def stop_on_signals(
     The second one ends the process at once with 128 + n. ``grace_seconds`` after the first one
     the process ends in any case, with :attr:`ExitStatus.FAULT`: a name server or a disk that does
     not answer must not keep it. ``last_act`` is called before an end that is not orderly, to
-    remove what must not stay. SIGUSR1 has ``show_state`` called on the loop of ``stop``; every
-    other signal in :data:`HELD` is only logged. With ``reload``, SIGHUP has it called, in another
+    remove what must not stay. SIGUSR1 shows the state that ``stop`` was given; every other signal
+    in :data:`HELD` is only logged. With ``reload``, SIGHUP has it called, in another
     thread; a SIGHUP that came before counts, too.
     """
 
@@ -190,8 +201,8 @@ def stop_on_signals(
             end(ExitStatus.FAULT)
         elif number == signal.SIGHUP and reload is not None:
             reload()
-        elif number == STATE and show_state is not None:
-            stop.call_soon(show_state)
+        elif number == STATE and stop.show_state_soon():
+            pass
         elif number not in STOPPING:
             _log.info("signal ignored", signal=_name(number))
         elif _receiver.deadline is not None:

@@ -206,7 +206,7 @@ class _Output(io.RawIOBase):
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._gone = False
+        self.is_gone = False
 
     def writable(self) -> bool:
         return True
@@ -218,7 +218,7 @@ class _Output(io.RawIOBase):
         return os.isatty(self._descriptor)
 
     def write(self, data: bytes, /) -> int:  # type: ignore[override]
-        if self._gone:
+        if self.is_gone:
             return len(data)
         try:
             return os.write(self._descriptor, data)
@@ -228,7 +228,7 @@ class _Output(io.RawIOBase):
             poll.poll()
             return 0 if not data else self.write(data)
         except OSError as error:
-            self._gone = True
+            self.is_gone = True
             if error.errno == errno.EPIPE:
                 return len(data)
             raise OutputError(error) from None
@@ -273,6 +273,16 @@ def replace_standard_streams(*, goes_on: bool) -> None:
 def outlet_of(stream: TextIO) -> Outlet | None:
     """The outlet behind a standard stream; None where the stream is another program's."""
     return stream.outlet if isinstance(stream, OutletStream) else None
+
+
+def reader_has_gone(stream: TextIO) -> bool:
+    """Whether the reader of a command's standard output has gone, by a write or by a look."""
+    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    if not isinstance(raw, _Output):
+        return False
+    poll = select.poll()
+    poll.register(raw.fileno(), 0)
+    return raw.is_gone or any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def finish_output() -> None:

@@ -301,3 +301,70 @@ async def test_one_who_asks_and_does_not_listen_is_cut_off(
             finally:
                 loop.remove_reader(poll)
                 poll.close()
+
+
+async def test_a_question_that_is_no_object_is_answered_in_words(tmp_path: Path) -> None:
+    """The daemon's own code does not show in the answer."""
+    async with ControlSocket(echo, place(tmp_path)):
+        (path,) = inside(tmp_path)
+        for question in (b"[]\n", b"null\n", b"1\n"):
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            writer.write(question)
+            assert "a question is a JSON object" in json.loads(await reader.readline())["error"]
+            writer.close()
+
+
+async def test_members_of_the_group_are_answered_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket opens to them, whatever the umask is; root and the daemon's user hear all."""
+
+    async def little(_: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"status": "fine"}
+
+    before = os.umask(0o077)
+    try:
+        control_socket = ControlSocket(echo, place(tmp_path), answer_group=little)
+        await control_socket.__aenter__()
+    finally:
+        os.umask(before)
+    async with AsyncExitStack() as stack:
+        stack.push_async_exit(control_socket)
+        (path,) = inside(tmp_path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        for user, expected in ((0, {"asked": {}}), (1001, {"status": "fine"})):
+            monkeypatch.setattr(control, "_user_behind", lambda _, user=user: user)
+            ((said, _),) = (await ask_all({}, place(tmp_path))).given
+            assert said == expected
+
+
+async def test_an_answer_can_go_on(tmp_path: Path) -> None:
+    """Line by line, until the asker leaves or there are no more; then it is closed."""
+    closed = asyncio.Event()
+
+    async def count(_: Mapping[str, Any]) -> control.Lines:
+        async def numbers() -> control.Lines:
+            try:
+                for number in range(3):
+                    yield {"number": number}
+                await asyncio.Event().wait()
+            finally:
+                closed.set()
+
+        return numbers()
+
+    heard: list[Mapping[str, Any]] = []
+    enough = asyncio.Event()
+
+    def take(answer: Answer) -> None:
+        heard.append(answer.said)
+        if len(heard) == 3:
+            enough.set()
+
+    async with ControlSocket(count, place(tmp_path)):
+        listening = asyncio.create_task(control.listen_to_all({}, place(tmp_path), take))
+        await asyncio.wait_for(enough.wait(), 30)
+        listening.cancel()
+        await asyncio.wait_for(closed.wait(), 30)
+        await asyncio.gather(listening, return_exceptions=True)
+    assert [said["number"] for said in heard] == [0, 1, 2]
