@@ -90,6 +90,13 @@ class Observed:
         self.asks_pool = False
         """Whether a storage pool is asked."""
 
+    @property
+    def does_not_answer(self) -> str | None:
+        """What keeps a reading that hangs waiting, in words; None if that is the domain itself."""
+        if self.looks_at is not None:
+            return f"{self.looks_at} does not answer"
+        return "the storage pool does not answer" if self.asks_pool else None
+
     def look(self, path: str) -> Found | None:
         """See :class:`Place`."""
         self.looks_at = path

@@ -192,10 +192,7 @@ class OvercommitWatch:
                     observed,
                 )
             except CallTimeoutError as error:
-                path = observed.looks_at
-                self._disks.failed(
-                    uuid, error.reason if path is None else f"{path} does not answer"
-                )
+                self._disks.failed(uuid, observed.does_not_answer or error.reason)
             except DomainUnreadError as error:
                 self._disks.failed(uuid, str(error))
             except (HypervisorUnavailableError, HypervisorRefusedError, DisksUntoldError):

@@ -25,7 +25,7 @@ from asynchost.hypervisor.domain_disks import Place
 from asynchost.overcommit import DiskReading
 from tests.integration.pipeline import DEADLINE_SECONDS, EVENTS_ONLY, pipeline
 from tests.support import guests
-from tests.support.disk import file_system
+from tests.support.disk import file_system, hanging_file_system
 from tests.support.images import GIB, disk_xml, fill, growth_bytes, guest_xml, qcow2, raw
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.mariadb import Database
@@ -347,6 +347,96 @@ async def test_a_remote_hosts_disk_that_is_no_volume_locks_no_domain(
             assert monitor.disk.available_least_bytes == pool.info()[3] - growth_bytes(good)
             await asyncio.to_thread(pool.refresh, 0)
             await eventually(lambda: uuids["d"] not in monitor.status.unreadable_disks)
+        del pool
+
+
+async def lists(connection: libvirt.virConnect) -> int:
+    """How many domains libvirt lists; a locked domain would hold the listing up."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        return len(await asyncio.to_thread(connection.listAllDomains, 0))
+
+
+async def test_a_file_on_storage_that_hangs_holds_up_nobody(
+    private_libvirtd: Make, tmp_path: Path
+) -> None:
+    """Looking at it holds one thread; libvirt is not asked, and the others are read on."""
+    settings = settings_for(tmp_path, call_deadline_seconds=0.5)
+    good = qcow2(tmp_path / "good.qcow2", 8)
+    with contextlib.ExitStack() as stack:
+        hanging = stack.enter_context(contextlib.ExitStack())
+        hanging.enter_context(hanging_file_system(tmp_path / "nfs"))
+        daemon = private_libvirtd()
+        connection = stack.enter_context(daemon.connection())
+        stuck = guests.define(connection, guest_xml("a", disk_xml(tmp_path / "nfs" / "a.raw")))
+        uuid = stuck.UUIDString()
+        guests.define(connection, guest_xml("b", disk_xml(good)))
+        del stuck
+        async with watched(daemon.uri(), settings) as monitor:
+            await grows(monitor, tmp_path, 8)
+            reason = f"{tmp_path}/nfs/a.raw does not answer"
+            assert monitor.status.unreadable_disks == {uuid: reason}
+            assert await lists(connection) == 2
+            assert monitor.status.held_threads == 1
+            later = qcow2(tmp_path / "later.qcow2", 1)
+            await asyncio.to_thread(guests.define, connection, guest_xml("c", disk_xml(later)))
+            await grows(monitor, tmp_path, 8 + 1)
+            assert monitor.status.held_threads == 1, "one look at it, not one in each round"
+            await asyncio.to_thread(hanging.close)
+            await eventually(lambda: monitor.status.unreadable_disks.get(uuid, reason) != reason)
+            assert monitor.status.held_threads == 0
+
+
+async def test_while_the_space_hangs_no_disk_is_asked_for(
+    private_libvirtd: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """libvirt would hang as well, and with it everybody's listing; the totals go on."""
+    space = tmp_path / "nfs"
+    settings = settings_for(space, call_deadline_seconds=0.5)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(hanging_file_system(space))
+        daemon = private_libvirtd()
+        connection = stack.enter_context(daemon.connection())
+        guests.define(connection, guest_xml("a", disk_xml(space / "a.raw")))
+        async with HostMonitor(daemon.uri(), settings=settings) as monitor:
+            await eventually(lambda: any("does not answer" in line for line in caplog.messages))
+            assert await lists(connection) == 1
+            await asyncio.to_thread(guests.start, connection, guests.guest_xml("g"))
+            await eventually(lambda: monitor.usage.running_vms == 1)
+            assert monitor.disk is None
+            assert monitor.status.held_threads == 1, "the look at the space, and no other"
+
+
+async def test_a_pool_whose_storage_hangs_locks_no_domain(
+    private_libvirtd: Make, tmp_path: Path
+) -> None:
+    """One call hangs in the pool, and no other is made: of a remote host's files it alone tells."""
+    settings = settings_for(tmp_path / "pool", call_deadline_seconds=0.5)
+    (tmp_path / "pool").mkdir()
+    images = [qcow2(tmp_path / "pool" / f"{name}.qcow2", 1) for name in "abc"]
+    with contextlib.ExitStack() as stack:
+        hanging = stack.enter_context(contextlib.ExitStack())
+        hanging.enter_context(hanging_file_system(tmp_path / "nfs"))
+        daemon = private_libvirtd(listen_tcp=True)
+        connection = stack.enter_context(daemon.connection())
+        target = f"<target><path>{tmp_path / 'pool'}</path></target>"
+        pool = connection.storagePoolDefineXML(f"<pool type='dir'><name>p</name>{target}</pool>")
+        pool.create()
+        xmls = [guest_xml(image.stem, disk_xml(image)) for image in images]
+        uuids = {guests.define(connection, xml).UUIDString() for xml in xmls}
+        async with watched(daemon.tcp_uri(), settings) as monitor:
+            assert monitor.status.unreadable_disks == {}
+            for image in images:
+                image.unlink()
+                image.symlink_to(tmp_path / "nfs" / "gone")
+            await eventually(lambda: monitor.status.held_threads > 0, describe="the pool hangs")
+            assert await lists(connection) == 3
+            await asyncio.to_thread(guests.start, connection, guests.guest_xml("g"))
+            await eventually(lambda: monitor.usage.running_vms == 1)
+            # One in the disks' own connection, one in the space's, which waits for the pool too.
+            assert monitor.status.held_threads <= 2
+            await asyncio.to_thread(hanging.close)
+            await eventually(lambda: monitor.status.unreadable_disks.keys() == uuids)
+            assert monitor.status.held_threads == 0
         del pool
 
 

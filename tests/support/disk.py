@@ -3,6 +3,8 @@
 May live here: mounting and filling. Must not: what is kept on them. Needs the right to mount.
 """
 
+import ctypes
+import os
 import shutil
 import subprocess
 import tempfile
@@ -68,6 +70,35 @@ def file_system(kind: str, folder: Path) -> Iterator[Path]:
         yield at
     finally:
         subprocess.run(["umount", "--lazy", str(at)], check=True)
+
+
+@contextmanager
+def hanging_file_system(at: Path) -> Iterator[None]:
+    """Mount a file system on the folder that answers nobody, as one whose server is gone.
+
+    It is one in user space (FUSE) without anybody there. At the end, whoever waits for it gets an
+    error. A private libvirtd sees it if it is started meanwhile. Skips the test where it cannot be.
+    """
+    at.mkdir(exist_ok=True)
+    try:
+        server = os.open("/dev/fuse", os.O_RDWR)
+    except OSError as error:
+        pytest.skip(f"no file system in user space: {error}")
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0,allow_other"
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mount(b"hangs", bytes(at), b"fuse", 0, options.encode()) != 0:
+            pytest.skip(f"no file system in user space: {os.strerror(ctypes.get_errno())}")
+        try:
+            yield
+        finally:
+            # Elsewhere it may still be mounted, so this alone would leave those there waiting.
+            libc.umount2(bytes(at), _MNT_DETACH)
+    finally:
+        os.close(server)
+
+
+_MNT_DETACH = 2
 
 
 def fill(ballast: Path) -> None:
