@@ -50,10 +50,9 @@ class Agenda:
         """How many domains wait: of those that events marked, or of the background's."""
         return len(self._background if background else self._urgent)
 
-    @property
-    def urgent(self) -> tuple[str, ...]:
-        """The domains that events marked and that wait, in their order."""
-        return tuple(self._urgent)
+    def line(self, background: bool) -> tuple[str, ...]:
+        """The domains that wait, in their order: those of events, or the background's."""
+        return tuple(self._background if background else self._urgent)
 
     @property
     def in_flight(self) -> int:

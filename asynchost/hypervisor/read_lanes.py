@@ -209,12 +209,11 @@ class ReadLanes:
             return own
         return next((lane for lane in self._spares if lane.free), None) if own.held else None
 
-    def hang(self, seconds: float) -> bool:
-        """Whether there is none left for what events mark, has been none for so long, and none is
-        being opened."""
-        return not self._opening and all(
-            lane.hangs(seconds) for lane in (self.events, *self._spares)
-        )
+    def hang(self, seconds: float, *, background: bool) -> bool:
+        """Whether there is none left for what events mark, or for the background, has been none
+        for so long, and none is being opened."""
+        own = self.listing if background else self.events
+        return not self._opening and all(lane.hangs(seconds) for lane in (own, *self._spares))
 
     def tend(self) -> None:
         """Open a spare connection when one is missing, close those not needed any more."""

@@ -380,9 +380,23 @@ class Reader:
                 self._call_stuck(uuid)
         self._lanes.tend()
         self.pump()
-        if self._agenda.waiting(background=False) and self._lanes.hang(self._deadline_seconds):
-            for uuid in self._agenda.urgent:
-                self._sink.unreadable(uuid, _UNREACHED, stuck=False)
+        self._name_unreached()
+
+    def _name_unreached(self) -> None:
+        """Name the domains that wait for a connection while each one hangs in a read.
+
+        An audit does not wait for them: a locked domain of which no event came is named by it, and
+        so are those that come after it.
+        """
+        for background in (False, True):
+            if self._agenda.waiting(background) and self._lanes.hang(
+                self._deadline_seconds, background=background
+            ):
+                for uuid in self._agenda.line(background):
+                    self._sink.unreadable(uuid, _UNREACHED, stuck=False)
+                    if background:
+                        for waiter in self._waiters:
+                            waiter.give_up(uuid)
 
     def _call_stuck(self, uuid: str) -> None:
         self.stuck.add(uuid)

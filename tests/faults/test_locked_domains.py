@@ -10,11 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import libvirt
 import pytest
 
 from asynchost import DiskSource, HostMonitor, HypervisorUnavailableError, NotReadyError
+from asynchost.hypervisor.domain_events import DomainEvent
+from asynchost.hypervisor.reader import Reader
 from tests.faults.scenes import CALM, RECOVERY_SECONDS, Scene, scene
 from tests.integration.pipeline import monitor_agrees, totals_of
 from tests.support import guests
@@ -348,6 +351,30 @@ async def test_what_more_locked_domains_than_connections_hold_up_is_named(
             await eventually(lambda: monitor.status.unreadable == {}, RECOVERY_SECONDS)
             await eventually(lambda: monitor.status.held_threads == 0, RECOVERY_SECONDS)
         del beside
+
+
+async def test_a_locked_domain_of_which_no_event_came_is_named_as_well(
+    private_libvirtd: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reads of seven others hold all connections, and no listing comes back: audits tell."""
+    daemon = private_libvirtd(hooks=True)
+    with held_guests(daemon, 8) as held, locking(daemon, held.names, "release") as lock:
+        await asyncio.to_thread(held.start)
+        silent = held.domains[-1].UUIDString()
+        hear = Reader.event
+
+        def hear_of_others(reader: Reader, event: DomainEvent, *more: Any) -> None:
+            if event.uuid != silent:
+                hear(reader, event, *more)
+
+        monkeypatch.setattr(Reader, "event", hear_of_others)
+        async with HostMonitor(daemon.uri(), settings=SETTINGS) as monitor:
+            await held.end_up_locked(lock)
+            await eventually(lambda: set(monitor.status.unreadable) == held.uuids)
+            assert lock.waiting() == set(held.names), "still locked"
+            await held.go_on(lock)
+            await eventually(lambda: monitor.status.unreadable == {}, RECOVERY_SECONDS)
+            await eventually(lambda: monitor.usage.running_vms == 0, RECOVERY_SECONDS)
 
 
 async def test_a_thread_that_outlives_its_monitor_is_counted(private_libvirtd: Make) -> None:

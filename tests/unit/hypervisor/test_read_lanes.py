@@ -71,14 +71,14 @@ async def test_one_that_is_being_opened_is_waited_for() -> None:
     held: Any = Held()
     lanes = ReadLanes(held, lambda: cast("Connection", Deaf()), lambda: None)
     lanes.tend()
-    assert not lanes.hang(5.0)
+    assert not lanes.hang(5.0, background=False)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert lanes.hang(5.0)
+    assert lanes.hang(5.0, background=False)
 
 
 async def test_a_call_that_was_given_up_a_moment_ago_may_still_return() -> None:
     """As one that somebody cancelled, and libvirt answers."""
     held: Any = Held(given_up_seconds_ago=0.0)
     lanes = ReadLanes(held, lambda: cast("Connection", Deaf()), lambda: None)
-    assert not lanes.hang(5.0)
+    assert not lanes.hang(5.0, background=False)
