@@ -54,6 +54,10 @@ class Agenda:
         """The domains that wait, in their order: those of events, or the background's."""
         return tuple(self._background if background else self._urgent)
 
+    def urgent_mark(self, uuid: str) -> Mark | None:
+        """Why the domain waits before the background does; None if it does not."""
+        return self._urgent.get(uuid)
+
     @property
     def in_flight(self) -> int:
         """How many domains were taken and are not done."""

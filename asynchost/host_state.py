@@ -40,6 +40,10 @@ from asynchost.model import (
 from asynchost.observers import Observers, Report
 
 _RECENT_DRIFT = 16
+# libvirt tells of these by an event. A listing, over another connection, may know first.
+_TOLD_BY_EVENTS = frozenset({"active", "counted"})
+EVENT_MAY_FOLLOW_SECONDS = 1.0
+"""An event that comes later than this after an audit's correction did not tell of it in time."""
 _NAMED_IN_A_LINE = 8
 _LIKELY_CAUSE = {
     "active": "its start or end came without an event, or the event was lost",
@@ -103,6 +107,8 @@ class HostState:
         self._contacts = Contacts(clock)
         self._drift: Counter[str] = Counter()
         self._recent_drift: deque[Drift] = deque(maxlen=_RECENT_DRIFT)
+        self._suspected: dict[str, tuple[float, Drift]] = {}
+        """Corrections that are no drift if an event follows: when they are, by UUID."""
         self._recounted_at = clock()
         self._down: AsynchostError | None = None
         self._reason: str | None = _NOT_STARTED
@@ -308,9 +314,11 @@ class HostState:
             self._reason, self._over = reason, True
             self._listeners()
 
-    def event_received(self) -> None:
-        """One more event; the read it causes tells what it did."""
+    def event_received(self, uuid: str = "") -> None:
+        """One more event; the read it causes tells what it did. A correction that an audit has
+        just made of this domain is no drift then."""
         self._events += 1
+        self._suspected.pop(uuid, None)
         self._contacts.heard("event")
 
     def lifecycle(self, uuid: str, event: Lifecycle, name: Callable[[], str]) -> int:
@@ -333,6 +341,19 @@ class HostState:
         """A domain was read; what the read found comes with :meth:`resynced`."""
         if self._feed is not None:
             self._feed.staged(uuid, mark)
+
+    @property
+    def suspects_drift(self) -> bool:
+        """Whether a correction was made that is drift unless an event follows."""
+        return bool(self._suspected)
+
+    def settle_drift(self) -> None:
+        """Count the corrections as drift that no event has followed in time."""
+        now = self._clock()
+        for uuid, (due, drift) in list(self._suspected.items()):
+            if due <= now:
+                del self._suspected[uuid]
+                self._drifted(drift)
 
     def audited(self, listed_seconds_ago: float) -> None:
         """One more complete audit, which listed so long ago: who came since was not in it."""
@@ -494,11 +515,16 @@ class HostState:
                 after=_short(move.after),
             )
         if mark.cause is Cause.AUDIT:
+            self.settle_drift()
             since = self._recounted_at if move.read_at is None else move.read_at
             for field, old, new in move.corrections():
                 age = self._clock() - since
                 cause = known_cause or _LIKELY_CAUSE[field]
-                self._drifted(Drift(self.host, uuid, name, field, old, new, age, cause))
+                drift = Drift(self.host, uuid, name, field, old, new, age, cause)
+                if field in _TOLD_BY_EVENTS:
+                    self._suspected[uuid] = (self._clock() + EVENT_MAY_FOLLOW_SECONDS, drift)
+                else:
+                    self._drifted(drift)
         readable_again = self._unreadable.pop(uuid, None) is not None
         moved = move.before != move.after
         if moved and self._ready:

@@ -98,6 +98,11 @@ class Reader:
         """Whether a domain that an event marked waits to be read."""
         return self._agenda.waiting(background=False) > 0
 
+    def event_that_waits(self, uuid: str) -> Mark | None:
+        """The mark of an event for which the domain waits to be read; None if there is none."""
+        mark = self._agenda.urgent_mark(uuid)
+        return mark if mark is not None and mark.cause is Cause.EVENT else None
+
     def list_through(self, listing: Connection) -> None:
         """Read for audits through another connection from now on."""
         self._lanes.list_through(listing)

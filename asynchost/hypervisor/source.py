@@ -52,6 +52,9 @@ _SPREAD_SHARE = 0.8
 _CHUNK = 16
 # For so long a starting domain is looked at every look-again time; then the audit has it.
 _STARTING_UP_SECONDS = 60.0
+# How often it is looked whether an event has followed an audit's correction.
+_LOOK_FOR_EVENTS_SECONDS = 0.25
+_FIRST_LOOK_FOR_EVENTS_SECONDS = 0.005
 
 
 class SourceSink(ReadSink, Protocol):
@@ -66,8 +69,15 @@ class SourceSink(ReadSink, Protocol):
     def disconnected(self, error: HypervisorUnavailableError | HypervisorRefusedError) -> None:
         """The connection is lost, or could not be opened: what is known is stale."""
 
-    def event_received(self) -> None:
-        """libvirt sent a domain event; the read that it causes follows."""
+    def event_received(self, uuid: str) -> None:
+        """libvirt sent an event of the domain; the read that it causes follows."""
+
+    @property
+    def suspects_drift(self) -> bool:
+        """Whether a correction was made that is drift unless an event follows."""
+
+    def settle_drift(self) -> None:
+        """Count the corrections as drift that no event has followed in time."""
 
     def lifecycle(self, uuid: str, event: Lifecycle, name: Callable[[], str]) -> int:
         """libvirt sent a lifecycle event; returns the number for the mark of its read."""
@@ -125,6 +135,7 @@ class Source:
             uri, settings, self._migration_moved, sink.known_uuids, host=host
         )
         self._unclosed: list[Connection] = []
+        self._drift_timer: asyncio.TimerHandle | None = None
 
     @property
     def held_threads(self) -> int:
@@ -190,6 +201,9 @@ class Source:
 
     async def _close(self, events: Connection, listing: Connection) -> None:
         reader, self._reader, self._listing = self._reader, None, None
+        if self._drift_timer is not None:
+            self._drift_timer.cancel()
+            self._drift_timer = None
         # Begun without waiting, so that a second cancellation comes too late.
         events.close()
         listing.close()
@@ -319,10 +333,16 @@ class Source:
     async def audit(self) -> None:
         """List, and read every domain that is listed or counted, now.
 
-        Raises :class:`HypervisorUnavailableError`; the ledger is then as it was. Cancelling is
-        safe.
+        Waits up to about a second longer where something was corrected of which an event may still
+        come. Raises :class:`HypervisorUnavailableError`; the ledger is then as it was. Cancelling
+        is safe.
         """
         await self._recount(Cause.AUDIT, spread_seconds=0.0)
+        pause = _FIRST_LOOK_FOR_EVENTS_SECONDS  # most come at once
+        while self._sink.suspects_drift:
+            await asyncio.sleep(pause)
+            self._sink.settle_drift()
+            pause = min(2 * pause, _LOOK_FOR_EVENTS_SECONDS)
 
     async def survey(self) -> Survey:
         """Read the domains that have no record, now.
@@ -524,7 +544,7 @@ class Source:
     def _on_event(self, event: DomainEvent) -> None:
         if self._reader is None:
             return
-        self._sink.event_received()
+        self._sink.event_received(event.uuid)
         if event.disk:
             self._disk.look_soon(event.uuid, redefined=event.redefined)
         if event.copied:
@@ -560,7 +580,7 @@ class Source:
             self._staged[observation.uuid] = observation
             self._sink.staged(observation.uuid, mark)
         elif self._published:
-            self._sink.observed(observation, mark)
+            self._sink.observed(observation, self._told(observation.uuid, mark))
 
     def _follow_start(self, uuid: str) -> None:
         """Look again while a domain is starting up: a start that fails late sends no event."""
@@ -578,7 +598,24 @@ class Source:
             self._staged.pop(uuid, None)
             self._sink.staged(uuid, mark)
         elif self._published:
-            self._sink.gone(uuid, mark)
+            self._sink.gone(uuid, self._told(uuid, mark))
+
+    def _told(self, uuid: str, mark: Mark) -> Mark:
+        """Why the domain was read: an event that came during an audit's read has told of it."""
+        if mark.cause is Cause.AUDIT:
+            if self._reader is not None:
+                mark = self._reader.event_that_waits(uuid) or mark
+            if self._drift_timer is None:
+                loop = asyncio.get_running_loop()
+                self._drift_timer = loop.call_later(_LOOK_FOR_EVENTS_SECONDS, self._settle_drift)
+        return mark
+
+    def _settle_drift(self) -> None:
+        self._drift_timer = None
+        self._sink.settle_drift()
+        if self._sink.suspects_drift:
+            loop = asyncio.get_running_loop()
+            self._drift_timer = loop.call_later(_LOOK_FOR_EVENTS_SECONDS, self._settle_drift)
 
     def unreadable(self, uuid: str, reason: str, *, stuck: bool) -> None:
         """See :class:`ReadSink`."""

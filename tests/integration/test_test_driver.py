@@ -311,3 +311,30 @@ async def no_drift(host: Pipeline, describe: str = "") -> None:
     """An audit that finds nothing: every record is right, not only their sum."""
     found: list[Drift] = await host.monitor.audit()
     assert found == [], describe
+
+
+async def test_audits_beside_events_that_all_come_find_no_drift(
+    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect
+) -> None:
+    """A listing knows of a start a moment before its event comes: nothing was lost."""
+    ended = threading.Event()
+
+    def churn() -> None:
+        with libvirtd.connection("test") as connection:
+            while not ended.is_set():
+                guest = guests.start(
+                    connection, guests.guest_xml("g", kind="test"), persistent=False
+                )
+                guest.destroy()
+
+    thread = threading.Thread(target=churn)
+    async with HostMonitor(libvirtd.uri("test"), settings=EVENTS_ONLY) as monitor:
+        thread.start()
+        try:
+            for _ in range(60):
+                assert await monitor.audit() == []
+        finally:
+            ended.set()
+            await asyncio.to_thread(thread.join)
+        assert monitor.status.events > 60
+        assert monitor.status.drift == 0

@@ -15,7 +15,7 @@ from asynchost.accounting import PAUSED_STARTING_UP
 from asynchost.agenda import Mark
 from asynchost.errors import HypervisorUnavailableError, NotReadyError
 from asynchost.explanation import Survey
-from asynchost.host_state import HostState
+from asynchost.host_state import EVENT_MAY_FOLLOW_SECONDS, HostState
 from asynchost.model import (
     Cause,
     Change,
@@ -521,6 +521,29 @@ def test_there_is_nothing_to_explain_before_the_first_resync(watched: Watched) -
 # -- drift ----------------------------------------------------------------------------------------
 
 
+def no_event_follows(ready: Watched) -> None:
+    """Time goes on until an event would come too late."""
+    ready.now += EVENT_MAY_FOLLOW_SECONDS
+    ready.state.settle_drift()
+
+
+def test_a_start_or_end_that_an_event_tells_of_a_little_later_is_no_drift(ready: Watched) -> None:
+    """The listing knew first. The totals are right at once; of others no event has told."""
+    ready.state.gone(A, AUDIT)
+    ready.state.observed(observed("new"), AUDIT)
+    ready.state.observed(observed("silent"), AUDIT)
+    assert ready.state.suspects_drift
+    ready.now += EVENT_MAY_FOLLOW_SECONDS / 2
+    ready.state.event_received(A)
+    ready.state.event_received("new")
+    ready.state.settle_drift()
+    assert ready.drifts == []
+    no_event_follows(ready)
+    assert [drift.uuid for drift in ready.drifts] == ["silent"]
+    assert ready.state.status().drift == 1
+    assert not ready.state.suspects_drift
+
+
 @pytest.mark.parametrize(
     ("observation", "field", "before", "after"),
     [
@@ -536,6 +559,7 @@ def test_what_an_audit_corrects_is_drift(
 ) -> None:
     """Counted, explained and told, with the domain and both numbers."""
     ready.state.observed(observation, AUDIT)
+    no_event_follows(ready)
     (drift,) = ready.drifts
     assert (drift.host, drift.uuid, drift.domain_name) == (URI, observation.uuid, observation.name)
     assert (drift.field, drift.before, drift.after) == (field, before, after)
@@ -565,9 +589,11 @@ def test_drift_has_the_age_of_what_was_wrong(ready: Watched) -> None:
     ready.state.audited(48.0)
     ready.now = 150.0
     ready.state.observed(observed("new"), AUDIT)
+    no_event_follows(ready)
     assert [(drift.uuid, drift.age_seconds) for drift in ready.drifts] == [(A, 7.0), ("new", 78.0)]
     ready.now = 160.0
     ready.state.gone("new", AUDIT)
+    no_event_follows(ready)
     assert ready.drifts[-1].age_seconds == 10.0
 
 
@@ -577,6 +603,7 @@ def test_a_domain_that_is_starting_up_has_lost_no_event(ready: Watched) -> None:
         observed("new", state=DomainState.PAUSED, reason=PAUSED_STARTING_UP), AUDIT
     )
     ready.state.observed(observed("other"), AUDIT)
+    no_event_follows(ready)
     assert ["starting up" in drift.likely_cause for drift in ready.drifts] == [True, False]
 
 
@@ -585,6 +612,7 @@ def test_the_last_corrections_are_kept_and_all_are_counted(ready: Watched) -> No
     for vcpus in range(2, 22):
         ready.state.observed(observed(A, vcpus=vcpus), AUDIT)
     ready.state.gone(A, AUDIT)
+    no_event_follows(ready)
     status = ready.state.status()
     assert status.drift_by_field == {"vcpus": 20, "active": 1}
     assert status.drift == 21
@@ -594,6 +622,7 @@ def test_the_last_corrections_are_kept_and_all_are_counted(ready: Watched) -> No
 def test_a_domain_that_an_audit_finds_gone_is_drift(ready: Watched) -> None:
     """It ended without an event."""
     ready.state.gone(A, AUDIT)
+    no_event_follows(ready)
     (drift,) = ready.drifts
     assert (drift.field, drift.before, drift.after, drift.domain_name) == (
         "active",
