@@ -118,7 +118,7 @@ async def test_a_host_without_an_emulator_where_libvirt_looks_has_a_row(
     emulator = tmp_path / "qemu"
     await asyncio.to_thread(daemon.hide_emulators, emulator)
     with daemon.connection() as connection:
-        with pytest.raises(libvirt.libvirtError, match="emulator|could not find capabilities"):
+        with pytest.raises(libvirt.libvirtError, match=r"emulator|could not find capabilities"):
             connection.getVersion()
         xml = guests.guest_xml("g", vcpus=2, emulator=str(emulator))
         async with pipeline(daemon.uri("qemu"), database) as host:
