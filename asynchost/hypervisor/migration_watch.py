@@ -38,6 +38,7 @@ _MOST_HANGING: Final = 2
 _TOGETHER: Final = 16
 # After each turn there is rest, for so many times as long as it took, as nobody waits for it.
 _REST_SHARE: Final = 3.0
+_RETRY_SECONDS: Final = 30.0
 _SENDS_ITERATIONS: Final = 11_003_000
 """The newest libvirt that was seen to send the event at the start of a copy."""
 _COPYING: Final = (libvirt.VIR_DOMAIN_JOB_BOUNDED, libvirt.VIR_DOMAIN_JOB_UNBOUNDED)
@@ -132,8 +133,9 @@ class MigrationWatch:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                await self._sweep()
-                due = None if self._seconds_to_next is None else loop.time() + self._seconds_to_next
+                all_asked = await self._sweep()
+                seconds = self._seconds_to_next if all_asked else _RETRY_SECONDS
+                due = None if seconds is None else loop.time() + seconds
                 while due is None or loop.time() < due:
                     await self._wait(due)
                     await self._ask(sorted(self._copied))
@@ -159,24 +161,32 @@ class MigrationWatch:
             async with asyncio.timeout_at(due):
                 await self._begun.wait()
 
-    async def _sweep(self) -> None:
-        """Ask each domain that is counted and not known to be copied, with rests in between."""
+    async def _sweep(self) -> bool:
+        """Ask each domain that is counted and not known to be copied, with rests in between.
+
+        False where the asking broke off, because the host is away or too many domains hang.
+        """
         loop = asyncio.get_running_loop()
         uuids = sorted(set(self._counted()) - self._copied)
         while uuids:
             turn, uuids = uuids[:_TOGETHER], uuids[_TOGETHER:]
             began = loop.time()
-            await self._ask(turn)
+            if not await self._ask(turn):
+                return False
             await asyncio.sleep((loop.time() - began) * _REST_SHARE)
+        return True
 
-    async def _ask(self, uuids: list[str]) -> None:
-        """Ask these domains, and tell what has changed. One that hangs is left out."""
+    async def _ask(self, uuids: list[str]) -> bool:
+        """Ask these domains, and tell what has changed. A domain that hangs is left out.
+
+        False where the others could not all be asked.
+        """
         while True:
             hanging = [hang.about for hang in self._connection.hanging]
             held = {about.asked for about in hanging if isinstance(about, Jobs)}
             uuids = [uuid for uuid in uuids if uuid not in held]
             if not uuids or len(hanging) >= _MOST_HANGING:
-                return
+                return not uuids
             jobs = Jobs(uuids)
             hung = None
             self._turns += 1
@@ -195,14 +205,14 @@ class MigrationWatch:
                 if error.message != self._reason:
                     self._log.info("migrations not asked for", reason=error.message)
                 self._reason = error.message
-                return
+                return False
             jobs.given_up = True
             self._libvirt_version = jobs.libvirt_version or self._libvirt_version
             answers = dict(jobs.copied)
             for uuid, copied in answers.items():
                 self._note(uuid, copied=copied)
             if hung is None:
-                return
+                return True
             # The others need not wait for the domain that hangs.
             uuids = [uuid for uuid in uuids if uuid not in answers]
 

@@ -163,6 +163,19 @@ async def test_a_host_that_is_away_is_no_end_of_a_migration() -> None:
     assert not scene.watch.copies("a")
 
 
+@pytest.mark.looptime
+async def test_domains_that_could_not_be_asked_are_asked_later() -> None:
+    """At libvirtd's client limit there may be no connection for it at first."""
+    scene = Scene("a")
+    scene.host.lost, scene.host.copied = True, {"a"}
+    task = asyncio.ensure_future(scene.watch.run())
+    await asyncio.sleep(10)
+    scene.host.lost = False
+    await asyncio.sleep(30)
+    assert scene.moved == ["a"]
+    task.cancel()
+
+
 def test_a_driver_that_tells_of_no_job_has_no_migration() -> None:
     """So has a domain that is gone; a given-up turn asks nobody."""
     connection = libvirt.openReadOnly("test:///default")
