@@ -7,10 +7,11 @@ what happens to the connection in :mod:`asynchost.hypervisor`.
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from secrets import token_hex
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Never, Self, TypeVar
+from typing import Any, Final, Never, Protocol, Self, TypeVar
 
 from asynchost.domains import Domain, DomainTable, EventKind
 from asynchost.errors import (
@@ -63,6 +64,23 @@ def _check_name(name: object) -> None:
         raise InvalidSettingError("name", name, "give characters that UTF-8 has") from None
 
 
+class HostSource(Protocol):
+    """What a monitor needs of the part that observes its host."""
+
+    @property
+    def held_threads(self) -> int:
+        """How many threads are in a call that has outlived its deadline, or its connection."""
+
+    async def run(self) -> None:
+        """Observe the host until cancelled."""
+
+    async def audit(self) -> None:
+        """Read every domain now."""
+
+    async def survey(self) -> Survey:
+        """Read the domains that have no record, now."""
+
+
 class HostMonitor:
     """What is used on one libvirt host, now and as it changes.
 
@@ -99,10 +117,13 @@ class HostMonitor:
         self._host = name or masked_uri(uri)
         self._log = get_logger("asynchost.monitor", host=self._host)
         settings = settings or MonitorSettings()
+        clock, utc_now = self._clocks()
         self._state = HostState(
-            self._host, name, monotonic, self._log, settings.policy, report=report_to_loop
+            *(self._host, name, clock, self._log, settings.policy),
+            report=report_to_loop,
+            utc_now=utc_now,
         )
-        self._source = Source(uri, settings, self._state, self._host)
+        self._source = self._make_source(uri, settings)
         self._change_streams: Streams[Subscription] = Streams()
         self._drift_streams: Streams[DriftSubscription] = Streams()
         self._domain_streams = DomainStreams()
@@ -123,6 +144,16 @@ class HostMonitor:
         known = "" if not state.ready else f", {count} domain{'' if count == 1 else 's'}"
         how = "fresh" if state.reason is None else f"not fresh: {state.reason!r}"
         return f"<HostMonitor {self._host!r} {how}{known}>"
+
+    # What asynchost.testing puts something else in place of.
+
+    def _clocks(self) -> tuple[Callable[[], float], Callable[[], datetime]]:
+        """The clock by which ages are told, and what dates events."""
+        return monotonic, lambda: datetime.now(UTC)
+
+    def _make_source(self, uri: str, settings: MonitorSettings) -> HostSource:
+        """What observes the host and tells ``self._state``."""
+        return Source(uri, settings, self._state, self._host)
 
     # -- life ----------------------------------------------------------------------------------
 

@@ -604,7 +604,9 @@ class Source:
         """Why the domain was read: an event that came during an audit's read has told of it."""
         if mark.cause is Cause.AUDIT:
             if self._reader is not None:
-                mark = self._reader.event_that_waits(uuid) or mark
+                waiting = self._reader.event_that_waits(uuid)
+                # The read began before the event, so it does not answer the event itself.
+                mark = mark if waiting is None else waiting._replace(number=0)
             if self._drift_timer is None:
                 loop = asyncio.get_running_loop()
                 self._drift_timer = loop.call_later(_LOOK_FOR_EVENTS_SECONDS, self._settle_drift)

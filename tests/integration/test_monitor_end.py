@@ -4,7 +4,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import libvirt
@@ -13,7 +13,7 @@ import structlog
 from structlog.testing import LogCapture
 
 from asynchost import ClosedError, HostMonitor, HypervisorRefusedError, MonitorSettings
-from asynchost.hypervisor.source import Source
+from asynchost.testing import ScriptedLibvirt
 from tests.support import guests
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.waiting import eventually
@@ -110,28 +110,16 @@ async def test_a_monitor_that_somebody_else_cancels_says_so(libvirtd: PrivateLib
 
 @pytest.mark.parametrize("told", [True, False])
 async def test_a_fault_is_raised_by_the_block_unless_it_was_raised_before(
-    libvirtd: PrivateLibvirtd, monkeypatch: pytest.MonkeyPatch, log: LogCapture, told: bool
+    log: LogCapture, told: bool
 ) -> None:
-    """Nothing that is real ends a monitor in the middle, so the fault is put into it."""
-    fall: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    run = Source.run
-
-    async def falls(self: Source) -> None:
-        running = asyncio.create_task(run(self))
-        try:
-            await fall
-        finally:
-            running.cancel()
-            with suppress(asyncio.CancelledError):
-                await running
-
-    monkeypatch.setattr(Source, "run", falls)
+    """Nothing that is real ends a monitor in the middle, so this libvirt is a script."""
+    libvirt = ScriptedLibvirt()
     expected: AbstractContextManager[Any] = (
         nullcontext() if told else pytest.raises(LookupError, match="nobody expected")
     )
     with expected:
-        async with HostMonitor(libvirtd.uri("test"), settings=SETTINGS) as monitor:
-            fall.set_exception(LookupError("nobody expected"))
+        async with libvirt.monitor() as monitor:
+            libvirt.fail(LookupError("nobody expected"))
             await eventually(lambda: not monitor.status.fresh)
             if told:
                 with pytest.raises(LookupError):
