@@ -12,7 +12,19 @@ from typing import Any
 
 import libvirt
 
-from benchmarks import bindings, events, idle, latency, reads, resync, row, storm, writer
+from benchmarks import (
+    against,
+    bindings,
+    events,
+    idle,
+    latency,
+    neighbours,
+    reads,
+    resync,
+    row,
+    storm,
+    writer,
+)
 from benchmarks.report import Result
 from tests.storms import galera
 from tests.support.libvirtd import silence_libvirt, why_unavailable
@@ -26,7 +38,8 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "resync": resync.run,
     "idle": idle.run,
     "storm": storm.run,
-    "writer": writer.run,
+    "writer": lambda options: against.writer(options) if options.against else writer.run(options),
+    "neighbours": neighbours.run,
 }
 FULL = {
     "domains": [10, 100, 1000, 5000],
@@ -61,6 +74,9 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--hosts", type=_sizes, help="numbers of hosts of one writer, as 1,1000")
     parser.add_argument("--rows", type=int, help="writer: rows of one measurement, at least")
     parser.add_argument("--galera", action="store_true", help="writer: on a cluster, too")
+    parser.add_argument(
+        "--against", metavar="COMMIT", help="writer, neighbours: beside this commit, in turns"
+    )
     parser.add_argument("--rounds", type=int, help="interleaved rounds")
     parser.add_argument("--seconds", type=float, help="length of one storm")
     parser.add_argument("--operations", type=int, help="single starts and ends in one block")

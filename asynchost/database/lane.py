@@ -169,12 +169,11 @@ class Lane:
     async def _renew(
         self, part: Sequence[tuple[Attachment, Sign]], *, unlocked: bool = False
     ) -> list[Attachment]:
-        if not unlocked and self._careful:
-            return await self._renew_unlocked(part)
         try:
-            async with self._alone():
-                text = statements.renew([sign for _, sign in part], self._owner)
-                matched = await self._session.write(text)
+            text = statements.renew([sign for _, sign in part], self._owner)
+            matched = await self._write(text, unlocked=unlocked)
+            if matched is None:
+                return await self._renew_unlocked(part)
         except StatementError as error:
             if error.kind is Kind.CONNECTION:
                 raise
@@ -272,13 +271,12 @@ class Lane:
         ``unlocked``: nobody had locked these rows a moment ago. ``until`` is the loop's time up to
         which rows are looked for that make statements fail.
         """
-        if not unlocked and self._careful:
-            return await self._flush_unlocked(batch, planned, until)
         hosts = [planned[write.row_id] for write in batch]
         try:
             text = self._update(batch)
-            async with self._alone():
-                matched = await self._session.write(text)
+            matched = await self._write(text, unlocked=unlocked)
+            if matched is None:
+                return await self._flush_unlocked(batch, planned, until)
             if len(batch) > 1:
                 # The books can wait until the next statement is on its way.
                 await asyncio.sleep(0)
@@ -307,6 +305,17 @@ class Lane:
         for host, write in written:
             host.acknowledge(write)
         self._tell_written(written)
+
+    async def _write(self, text: str, *, unlocked: bool) -> int | None:
+        """Carry out a statement; returns the number of matched rows.
+
+        None where it was not sent, because it might wait for a lock: also where another statement
+        has found one while this one waited for its turn.
+        """
+        async with self._alone():
+            if self._careful and not unlocked:
+                return None
+            return await self._session.write(text)
 
     async def _flush_unlocked(
         self, batch: Sequence[RowWrite], planned: Mapping[int, Attachment], until: float | None
