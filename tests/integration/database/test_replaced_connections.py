@@ -9,7 +9,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from asynchost.database import ComputeNodeWriter, WhenFenced, WriterSettings, worker
-from asynchost.database.url import DatabaseUrl
 from asynchost.testing import FakeHost
 from tests.support.mariadb import Database, over_tcp
 from tests.support.waiting import eventually, eventually_equal
@@ -53,11 +52,7 @@ async def test_a_first_server_that_is_mute_holds_up_no_write() -> None:
     settings = replace(SETTINGS, statement_deadline_seconds=3600, connection_age_seconds=0.2)
     with closing(socket.create_server(("127.0.0.1", 0))) as mute:
         async with over_tcp() as second:
-            parsed = DatabaseUrl.parse(second.url)
-            url = (
-                f"mysql://{parsed.user}:{parsed.password}@127.0.0.1:{mute.getsockname()[1]},"
-                f"{parsed.places[0]}/{parsed.database}"
-            )
+            url = second.url.replace("@", f"@127.0.0.1:{mute.getsockname()[1]},", 1)
             host = FakeHost("n1")
             async with ComputeNodeWriter(url, settings=settings) as writer:
                 writer.attach(host)
