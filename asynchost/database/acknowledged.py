@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import compress
 from operator import ne
 
-from asynchost.database.rows import RowValues, Value, Values
+from asynchost.database.rows import RowValues, Value, Values, same
 from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.database.statements import RowWrite
 
@@ -104,7 +104,7 @@ class Acknowledged:
         wanted: Values = {}
         if not self.is_ahead_of(seq):
             for column, value, known in zip(OWNED_COLUMNS, values, self._values, strict=True):
-                if isinstance(known, int | str | None) and value != known:
+                if isinstance(known, int | str | None) and not same(known, value):
                     found[column], wanted[column] = value, known
         return found, wanted
 
@@ -123,7 +123,7 @@ class Acknowledged:
 
 def _like(values: RowValues, held: tuple[object, ...]) -> tuple[object, ...]:
     """The same values, by the objects that are held already where there are such."""
-    return tuple(old if old == new else new for new, old in zip(values, held, strict=True))
+    return tuple(old if same(old, new) else new for new, old in zip(values, held, strict=True))
 
 
 @lru_cache(maxsize=256)

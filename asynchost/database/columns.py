@@ -21,6 +21,10 @@ _TEXTS = frozenset(
 )
 _TIMES = frozenset(("date", "datetime", "timestamp", "time"))
 
+_NO_TEXTS = frozenset(("uuid", "inet4", "inet6", "point", "geometry", "vector"))
+_NO_NUMBERS = _TIMES | _NO_TEXTS | {"year", "float", "json", "set", "enum"}
+"""A FLOAT is shown with six digits, whatever it holds."""
+
 _COUNT, _MEMORY_MB, _DISK_GB = 10_000, 16_000_000, 8_000_000
 _LARGEST = {
     **dict.fromkeys(("vcpus", "vcpus_used", "running_vms", "current_workload"), _COUNT),
@@ -44,7 +48,7 @@ _LENGTHS = {
 
 DESCRIBED = (
     *("table_name", "column_name", "data_type", "column_type", "is_nullable", "column_default"),
-    *("extra", "privileges", "character_maximum_length", "collation_name"),
+    *("extra", "privileges", "character_maximum_length", "collation_name", "column_key"),
 )
 """The columns of ``information_schema.columns`` that :meth:`Column.described` wants."""
 
@@ -63,17 +67,28 @@ class Column(NamedTuple):
     """Whether an INSERT that leaves it out is refused; but see :func:`neutral` for ENUM."""
     is_made: bool
     """Whether the server makes its value."""
+    is_computed: bool
+    """Whether the server computes it of other columns, and takes no value."""
+    counts: bool
+    """Whether it is AUTO_INCREMENT."""
     rights: str
     """The account's, with commas."""
     length: int | None
     """The most characters, or bytes."""
     collation: str | None
+    is_key: bool
+    """Whether no two rows share a value, as far as an index of this column alone says."""
 
     @classmethod
     def described(cls, row: Iterable[object]) -> Self:
         """From a row of ``DESCRIBED``."""
-        table, name, data_type, full_type, nullable, default, extra, rights, length, collation = row
-        made = any(word in str(extra).lower() for word in ("auto", "generated"))
+        table, name, data_type, full_type, nullable, default, extra, rights, *others = row
+        length, collation, key = others
+        words = str(extra).lower().split()
+        counts = "auto_increment" in words
+        # MySQL says DEFAULT_GENERATED of a default that is an expression, such as a time.
+        computed = not {"virtual", "stored", "persistent"}.isdisjoint(words)
+        made = counts or computed or "default_generated" in words
         return cls(
             str(table),
             str(name).lower(),
@@ -82,9 +97,12 @@ class Column(NamedTuple):
             nullable == "YES",
             nullable == "NO" and default is None and not made,
             made,
+            computed,
+            counts,
             str(rights or ""),
             length if isinstance(length, int) else None,
             None if collation is None else str(collation),
+            key in ("PRI", "UNI"),
         )
 
     @property
@@ -152,10 +170,14 @@ def _shortage(column: Column) -> tuple[str, bool]:
     if bits is not None and column.name in _LARGEST:
         most = 2 ** (bits if "unsigned" in column.full_type.lower() else bits - 1) - 1
         return (f"no more than {most}" if most < _LARGEST[column.name] else "", False)
+    if column.name in _LARGEST and column.data_type in _NO_NUMBERS:
+        return "no number that can be read back", True
     if column.name in _LENGTHS:
         least, enough = _LENGTHS[column.name]
-        if column.data_type in _NUMBERS | _TIMES:
+        if column.data_type in _NUMBERS | _TIMES | _NO_TEXTS:
             return "no text", True
+        if column.data_type == "json" and column.name != "cpu_info":
+            return "no text but JSON", True
         if column.is_text and column.length is not None and column.length < enough:
             return f"no more than {column.length} characters", column.length < least
     return "", False

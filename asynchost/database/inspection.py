@@ -5,10 +5,12 @@ alters one that is there.
 """
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from asynchost.database import schema
-from asynchost.database.columns import mend, neutral
+from asynchost.database.classify import StatementError
+from asynchost.database.columns import Column, mend, neutral
 from asynchost.database.endpoints import first_that_serves
 from asynchost.database.layout import Layout, describe, discover
 from asynchost.database.refusal import creation, grants
@@ -16,6 +18,10 @@ from asynchost.database.session import Session
 from asynchost.database.statements import literal
 from asynchost.database.url import DatabaseUrl, Endpoint
 from asynchost.errors import DatabaseRefusedError
+
+_NO_DEFAULT = 1364
+_NO_VIEW_FOR_WRITES = (1288, 1393, 1394, 1471)
+"""A view that is not updatable, joins tables, or takes no new rows."""
 
 
 class TableState(NamedTuple):
@@ -69,17 +75,105 @@ async def check(session: Session, *, only_reads: bool = False) -> Layout:
     :raises DatabaseRefusedError: the first thing that is missing, with the DDL or GRANT for it; or
         columns that hold no host's values.
     """
-    layout = await discover(session, only_reads=only_reads)
+    columns = await describe(session, schema.TABLE, schema.FENCE, schema.SERVICES)
+    layout = await discover(session, only_reads=only_reads, columns=columns)
+    if not only_reads:
+        await _refuse_tables(session, columns)
+    if hopeless := [misfit for misfit in layout.misfits if misfit.hopeless]:
+        reason = "; ".join(misfit.reason for misfit in hopeless)
+        raise DatabaseRefusedError(str(session.url), None, reason, mend(layout.misfits))
     probes = schema.readable() if only_reads else schema.probes(layout.filling("", "[]"))
     for table, probe in probes:
         try:
             await session.query(probe)
         except DatabaseRefusedError as error:
             raise await _explain(session, table, error) from error
-    if hopeless := [misfit for misfit in layout.misfits if misfit.hopeless]:
-        reason = "; ".join(misfit.reason for misfit in hopeless)
-        raise DatabaseRefusedError(str(session.url), None, reason, mend(layout.misfits))
+        except StatementError as error:
+            if error.code not in _NO_VIEW_FOR_WRITES:
+                raise
+            raise _unwritable_view(session, table, error.reason) from error
+    if not only_reads:
+        await _refuse_demands(session, columns, layout)
     return layout
+
+
+async def _refuse_tables(session: Session, columns: Sequence[Column]) -> None:
+    """Refuse what the probes would not find: that would harm rows, or the server."""
+    url = str(session.url)
+    for column in columns:
+        if (
+            column.table != schema.SERVICES
+            and column.is_computed
+            and column.name in schema.used(column.table)
+        ):
+            kind = schema.definition(column.table, column.name)
+            name = schema.quoted(column.name)
+            raise DatabaseRefusedError(
+                url,
+                None,
+                f"the server computes the column {column.name} of {column.table} by itself",
+                f"ALTER TABLE {schema.quoted(column.table)} DROP COLUMN {name},"
+                f" ADD COLUMN {name} {kind}",
+            )
+    # An account that may read no column of a view is not shown it; the probes say so.
+    views = await session.query(
+        "SELECT table_name, check_option, view_definition FROM information_schema.views"
+        " WHERE table_schema = DATABASE()"
+        f" AND table_name IN ({literal(schema.TABLE)}, {literal(schema.FENCE)})"
+    )
+    for table, check_option, definition in views:
+        if str(check_option).upper() == "NONE":
+            continue
+        again = f"CREATE OR REPLACE VIEW {schema.quoted(str(table))} AS {definition}"
+        raise DatabaseRefusedError(
+            url,
+            None,
+            f"{table} is a view WITH CHECK OPTION, on which a write to many rows crashes MariaDB",
+            "make it again without that option: "
+            + (schema.one_line(again) if definition else f"SHOW CREATE VIEW {table} says how"),
+        )
+    ids = [c for c in columns if c.table == schema.TABLE and c.name == "id"]
+    if not ids or views or (ids[0].counts and ids[0].is_key):
+        return
+    (number,) = ids
+    if number.counts:
+        # In an index with other columns: each new row gets a number of its own all the same.
+        return
+    twice = await session.query(
+        f"SELECT id FROM {schema.TABLE} GROUP BY id HAVING COUNT(*) > 1 LIMIT 1"
+    )
+    kind = f"{number.full_type} NOT NULL AUTO_INCREMENT"
+    change = f"MODIFY `id` {kind}"
+    if twice:
+        change = f"DROP COLUMN `id`, ADD COLUMN `id` {kind} PRIMARY KEY FIRST"
+    elif not number.is_key:
+        change = f"ADD PRIMARY KEY (`id`), {change}"
+    raise DatabaseRefusedError(
+        url,
+        None,
+        "the column id of compute_nodes is no AUTO_INCREMENT, so that rows cannot be told apart",
+        f"ALTER TABLE {schema.quoted(schema.TABLE)} {change}",
+    )
+
+
+async def _refuse_demands(session: Session, columns: Sequence[Column], layout: Layout) -> None:
+    """Refuse a column that demands a value and gets none: MySQL says so with the first row only."""
+    filled = {schema.TABLE: {*layout.filling("", "[]")}, schema.FENCE: set[str]()}
+    for column in columns:
+        if column.table not in filled or not column.needs_value or column.data_type == "enum":
+            continue
+        if column.name not in {*schema.used(column.table), "id", *filled[column.table]}:
+            raise await _demanded(session, column.table, column.name, column, None)
+
+
+def _unwritable_view(session: Session, table: str, reason: str) -> DatabaseRefusedError:
+    return DatabaseRefusedError(
+        str(session.url),
+        None,
+        f"{table} is a view that cannot be written through: {reason}",
+        "make it a view of one table, with all its columns and without DISTINCT, GROUP BY and"
+        f" UNION, or RENAME TABLE … TO {table}",
+    )
 
 
 async def _explain(
@@ -121,16 +215,26 @@ async def _explain_demand(
         return error
     name = named[1]
     found = {column.name: column for column in await describe(session, table)}.get(name.lower())
+    return await _demanded(session, table, name, found, error)
+
+
+async def _demanded(
+    session: Session,
+    table: str,
+    name: str,
+    found: Column | None,
+    error: DatabaseRefusedError | None,
+) -> DatabaseRefusedError:
     demand = f"the table {table} demands a value in the column {name}, and"
     if found is not None and ("insert" in found.rights or neutral(found) is None):
         reason = f"{demand} none is known for the type {found.full_type}"
         remedy = schema.default_null(table, name, found.full_type)
-    elif table == schema.TABLE:
+    elif table == schema.TABLE or error is None:
         reason = f"{demand} the account lacks the right to INSERT one"
         remedy = schema.grant_insert(session.url.database, name, await _account(session))
     else:
         return error
-    return DatabaseRefusedError(str(session.url), error.code, reason, remedy)
+    return DatabaseRefusedError(str(session.url), _NO_DEFAULT, reason, remedy)
 
 
 async def _grants(session: Session) -> str:

@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 from asynchost.database import statements
 from asynchost.database.attachment import Attachment
@@ -17,7 +18,7 @@ from asynchost.database.finding import moved
 from asynchost.database.layout import Layout
 from asynchost.database.plan import Plan
 from asynchost.database.records import Record, Retry, Verdict
-from asynchost.database.rows import Value, Values
+from asynchost.database.rows import Value, Values, same
 from asynchost.database.session import Row, Session
 from asynchost.database.statements import FenceKey, RowWrite, Sign
 from asynchost.database.vigil import MISSED_RENEWALS, Sight
@@ -554,7 +555,10 @@ def _may_be_a_lock(error: StatementError) -> bool:
 
 def _record(row: Row) -> Record:
     node, service, term, seq, owner, guarded_at, row_id, deleted, updated_at, *values = row
-    live = row_id is not None and deleted == 0
+    live = row_id is not None and same(0, deleted)
+    # The driver gives a zero date, which no clock of ours can be compared with, as a text.
+    updated_at = updated_at if isinstance(updated_at, datetime) else None
+    guarded_at = guarded_at if isinstance(guarded_at, datetime) else datetime(1, 1, 1)  # noqa: DTZ001
     key = FenceKey(node, service)
     return Record(key, row_id, term, seq, owner, guarded_at, live, updated_at, tuple(values))
 

@@ -56,13 +56,16 @@ class Layout(NamedTuple):
         return filled
 
 
-async def discover(session: Session, *, only_reads: bool = False) -> Layout:
-    """Look at the tables, as far as the account may see them.
+async def discover(
+    session: Session, *, only_reads: bool = False, columns: Sequence[Column] | None = None
+) -> Layout:
+    """Look at the tables, as far as the account may see them; ``columns`` are what was described.
 
     With ``only_reads`` another account would make a new row: it is taken to have the right to
     INSERT into whatever this one may see.
     """
-    columns = await describe(session, TABLE, SERVICES)
+    if columns is None:
+        columns = await describe(session, TABLE, SERVICES)
     ours = [column for column in columns if column.table == TABLE]
     readable = {
         (column.table, column.name)
@@ -102,17 +105,19 @@ async def describe(session: Session, *tables: str) -> list[Column]:
 async def _demand_json(session: Session, columns: Sequence[Column]) -> list[Column]:
     """Those of a MariaDB's text columns that take JSON only."""
     texts = [column for column in columns if column.is_text and column.needs_value]
-    if not texts or not session.is_mariadb:
+    if not texts:
         return []
-    has_view = await session.query(  # not before MariaDB 10.2.22
+    has_view = await session.query(  # not before MariaDB 10.2.22 and MySQL 8.0.16
         "SELECT 1 FROM information_schema.tables"
         " WHERE table_schema = 'information_schema' AND table_name = 'CHECK_CONSTRAINTS'"
     )
     rows: list[Row] = []
     if has_view:
+        # MySQL says of which table a CHECK is in another view, and names it once in a database.
+        of_table = f" AND table_name = {literal(TABLE)}" if session.is_mariadb else ""
         rows = await session.query(
             "SELECT check_clause FROM information_schema.check_constraints"
-            f" WHERE constraint_schema = DATABASE() AND table_name = {literal(TABLE)}"
+            f" WHERE constraint_schema = DATABASE(){of_table}"
         )
     checks = " ".join(str(clause).lower() for (clause,) in rows)
     return [

@@ -131,6 +131,11 @@ def add_column(table: str, column: str) -> str:
     return f"ALTER TABLE {quoted(table)} ADD COLUMN {quoted(column)} {columns[column]}"
 
 
+def definition(table: str, column: str) -> str:
+    """A column's type and default, as its table has it here."""
+    return (COMPUTE_NODES_COLUMNS if table == TABLE else FENCE_COLUMNS)[column]
+
+
 def default_null(table: str, column: str, full_type: str) -> str:
     """``ALTER TABLE`` that lets rows do without a column; for a person to run, never run here."""
     return f"ALTER TABLE {quoted(table)} MODIFY {quoted(column)} {full_type} DEFAULT NULL"

@@ -88,6 +88,11 @@ _NO_SERVER = 2000
 """The driver's own "unknown error", in no class: what comes again and again is no outage."""
 _READ_ONLY, _TOO_LARGE = 1290, 1153
 """The codes that servers give for these."""
+_NO_DEFINER = 1449
+_MEND_DEFINER = (
+    "make that account (CREATE USER), or the trigger or view again with another definer: SHOW"
+    " TRIGGERS LIKE 'compute_nodes'"
+)
 _GOODBYE_SECONDS = 0.5
 """A goodbye is a courtesy that spares the server's log a line: not worth a longer wait."""
 
@@ -324,6 +329,8 @@ def _translate(error: Exception, url: DatabaseUrl, deadline_seconds: float) -> E
     if kind is Kind.CONFIGURATION:
         cause = error.__cause__
         return refusal(url, code, reason, remedy(cause) if isinstance(cause, SSLError) else None)
+    if code == _NO_DEFINER:
+        reason += f"; {_MEND_DEFINER}"
     return StatementError(str(url), code, reason, kind)
 
 

@@ -13,7 +13,7 @@ def column(name: str, full_type: str, *, null: bool = False, length: int | None 
     return Column.described(
         (
             *("compute_nodes", name, re.findall(r"\w+", full_type)[0], full_type),
-            *("YES" if null else "NO", None, "", "select,insert,update", length, None),
+            *("YES" if null else "NO", None, "", "select,insert,update", length, None, ""),
         )
     )
 
