@@ -14,6 +14,7 @@ from asynchost.database.session import Session
 from asynchost.errors import DatabaseUnavailableError
 
 _DEADLINE_SECONDS = 10.0
+_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +93,14 @@ async def inspect(url: str, *, password: str | None = None) -> Layout:
     """
     async with await connect(url, password, _DEADLINE_SECONDS) as session:
         return await check(session)
+
+
+async def known_false(url: str, *, password: str | None = None) -> dict[str, str]:
+    """The hosts whose rows their agents know to be false, with the guards' states: ``refused`` or
+    ``partial``. Ten at most. Raises as :func:`read_rows` does.
+    """
+    async with await connect(url, password, _DEADLINE_SECONDS) as session:
+        return {
+            str(node): str(state)
+            for node, state in await session.query(statements.false_rows(_LISTED))
+        }

@@ -8,18 +8,63 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from asynchost.database import statements
 from asynchost.database.attachment import Attachment
-from asynchost.database.claims import Setback
-from asynchost.database.classify import Kind, StatementError
-from asynchost.database.finding import find
-from asynchost.database.identity import Claim, How
+from asynchost.database.claims import Claimant, Setback, Wanting
+from asynchost.database.finding import Found, find
+from asynchost.database.identity import Claim, How, Wanted
 from asynchost.database.lane import Lane
 from asynchost.database.layout import Layout
 from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.database.session import Session
 from asynchost.database.statements import FenceKey, RowWrite
-from asynchost.errors import AmbiguousRowError, NovaOwnsRowError
+from asynchost.errors import RowConflictError
 
-_OF_ONE_HOST = (Kind.BAD_ROW, Kind.STATEMENT)
+
+class DryClaimant(Claimant):
+    """Finds the rows that a claim would take, in the same batches and with the same refusals."""
+
+    def __init__(
+        self, session: Session, owner: str, layout: Layout, show: Callable[[str], None]
+    ) -> None:
+        super().__init__(session, owner, layout)
+        self._show = show
+        self._shown: dict[tuple[str, int], str] = {}
+        """The hosts whose new rows were shown, by name and service: a real run would find them."""
+        self._next_id = 0
+
+    async def _attempts(self, wanted: Sequence[Wanted], held: Mapping[int, str]) -> list[Claim]:
+        found = await find(self._session, wanted, self._layout)
+        row_ids = [one.row.row_id for one in found if one.row is not None]
+        rows: dict[int, tuple[object, ...]] = {}
+        if row_ids:
+            for row_id, *values in await self._session.query(statements.read_rows(row_ids)):
+                rows[row_id] = tuple(values)
+        for one in found:
+            holder = self._holder(one, held)
+            if holder is not None:
+                raise RowConflictError(one.wanted.name, (holder, one.wanted.host))
+        return [self._claim_of(one, rows) for one in found]
+
+    def _holder(self, one: Found, held: Mapping[int, str]) -> str | None:
+        if one.row is not None:
+            return held.get(one.row.row_id)
+        return self._shown.get((one.wanted.name.casefold(), one.service_id))
+
+    def _claim_of(self, one: Found, rows: Mapping[int, tuple[object, ...]]) -> Claim:
+        wanted = one.wanted
+        if one.row is None:
+            # An id that no row has, and that tells the hosts apart.
+            self._next_id -= 1
+            row_id, how, values = self._next_id, How.CREATED, dict(wanted.values)
+            self._shown[wanted.name.casefold(), one.service_id] = wanted.host
+            self._show(one.creation(self._layout))
+        else:
+            row_id, how = one.row.row_id, How.ADOPTED
+            values = dict(zip(OWNED_COLUMNS, rows[row_id], strict=True))  # type: ignore[arg-type]
+        key = FenceKey(wanted.name, str(one.service_id))
+        return Claim(row_id, one.service_id, key, 0, how, values)
+
+    def _tell(self, one: Wanting, claimed: Claim) -> None:
+        """Nothing is claimed."""
 
 
 class DryLane(Lane):
@@ -30,7 +75,7 @@ class DryLane(Lane):
     ) -> None:
         super().__init__(session, owner, layout)
         self._show = show
-        self._next_id = 0
+        self._claimant = DryClaimant(session, owner, layout, show)
 
     async def reconcile(
         self,
@@ -50,37 +95,6 @@ class DryLane(Lane):
             if (sign := attachment.sign()) is not None:
                 attachment.told(sign)
         return []
-
-    async def claim(
-        self,
-        attachments: Iterable[Attachment],
-        held: Mapping[int, str],  # noqa: ARG002 - as a lane has it
-    ) -> list[Setback]:
-        """Find the rows of hosts that have none, or show how they would be made."""
-        setbacks: list[Setback] = []
-        for attachment in attachments:
-            wanted = attachment.wanted()
-            if wanted is None:
-                continue
-            try:
-                (found,) = await find(self._session, [wanted], self._layout)
-            except (StatementError, AmbiguousRowError, NovaOwnsRowError) as error:
-                if isinstance(error, StatementError) and error.kind not in _OF_ONE_HOST:
-                    raise
-                setbacks += self._claimant.settle(attachment, error)
-                continue
-            if found.row is None:
-                # An id that no row has, and that tells the hosts apart.
-                self._next_id -= 1
-                row_id, how, values = self._next_id, How.CREATED, dict(wanted.values)
-                self._show(found.creation(self._layout))
-            else:
-                row_id, how = found.row.row_id, How.ADOPTED
-                ((_, *row),) = await self._session.query(statements.read_rows([row_id]))
-                values = dict(zip(OWNED_COLUMNS, row, strict=True))
-            key = FenceKey(wanted.name, str(found.service_id))
-            attachment.own(Claim(row_id, found.service_id, key, 0, how, values))
-        return setbacks
 
     async def _flush(
         self,

@@ -198,6 +198,14 @@ def live_rows(names: Sequence[str], *, host: bool = False) -> str:
     )
 
 
+def false_rows(most: int) -> str:
+    """The hosts whose agents say that their rows are not, or not wholly, as they should be."""
+    return (
+        f"SELECT node, state FROM {FENCE} WHERE state IN ('{REFUSED}', '{PARTIAL}')"
+        f" ORDER BY node LIMIT {most:d}"
+    )
+
+
 def take_fences(known_terms: Mapping[FenceKey, int], owner: str) -> str:
     """The first statement of a claim: writes the fence rows, and so waits for any other claim.
 

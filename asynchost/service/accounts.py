@@ -8,7 +8,7 @@ import os
 import pwd
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from asynchost import DiskSource, HostMonitor, MonitorSettings, Policy
@@ -68,6 +68,8 @@ class Account:
     generation: int
     explanation: Mapping[str, Any] | None
     """:class:`~asynchost.Explanation` as plain values; None before the first resync."""
+    left_out: list[str] = field(default_factory=list)
+    """The columns of its row that the daemon knows to be false and cannot write for now."""
     user: int | None = None
     """Whose process the daemon is, as the kernel told whoever asked it."""
 
@@ -156,6 +158,7 @@ async def account_of(watched: Watched, *, pid: int | None) -> Account:
         stale_seconds=snapshot.stale_seconds,
         generation=snapshot.generation,
         explanation=explanation,
+        left_out=[] if attachment is None else sorted(attachment.left_out),
     )
 
 

@@ -88,6 +88,7 @@ def compared(comparison: Comparison, differing: frozenset[str]) -> Iterator[str]
         yield "  no recount: the host exists inside the daemon's process only"
     if not comparison.asked_database:
         yield "  no row: give --database URL to compare it"
+    yield from _left_out(comparison.daemon)
     for what, side in sides.items():
         if side is None:
             yield f"  {what}: {_absence(comparison, what)}"
@@ -99,6 +100,12 @@ def compared(comparison: Comparison, differing: frozenset[str]) -> Iterator[str]
             name = shorten(domain["name"] or domain["uuid"], 40)
             yield f"  {name} cannot be read: {shorten(domain['unreadable'], 60)}"
     yield f"  {_verdict(len(sides), differing)}"
+
+
+def _left_out(daemon: Account | None) -> Iterator[str]:
+    if daemon is not None and daemon.left_out:
+        columns = escape(", ".join(daemon.left_out))
+        yield f"  the daemon cannot write {columns}: refused, or another program's edit"
 
 
 def _agree(column: str, values: Sequence[Value]) -> bool:

@@ -14,6 +14,7 @@ from typing import Final
 from asynchost.database import checkup as database
 from asynchost.database.columns import mend
 from asynchost.database.schema import FENCE, TABLE
+from asynchost.database.statements import PARTIAL
 from asynchost.database.tls import Mode
 from asynchost.database.url import DatabaseUrl
 from asynchost.errors import (
@@ -261,6 +262,23 @@ async def _tables(url: str, password: str | None) -> AsyncIterator[Finding]:
             found = f"{misfit.reason}: not every host's values"
             yield Finding(Health.NOTE, "tables", found, mend([misfit]))
         yield Finding(Health.OK, "rights", "all that writing takes")
+        async for finding in _rows(url, password):
+            yield finding
+
+
+async def _rows(url: str, password: str | None) -> AsyncIterator[Finding]:
+    """Whether agents say of some rows that they are false."""
+    try:
+        false = await database.known_false(url, password=password)
+    except (DatabaseRefusedError, DatabaseUnavailableError) as error:
+        yield Finding(Health.NOTE, "rows", f"not read: {error.reason}")
+        return
+    for name, state in false.items():
+        found = f"{name} is {state}: the database refuses what its agent writes"
+        if state == PARTIAL:
+            found = f"{name} is {state}: some columns hold another value than the host has"
+        remedy = "its agent's log names columns and reason ('row left out'); mend the table"
+        yield Finding(Health.MEND, "rows", found, remedy)
 
 
 def clock(behind_seconds: float) -> Finding:

@@ -4,9 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from asynchost.database.checkup import NodeRow, inspect, reach, read_rows
+from asynchost.database import ComputeNodeWriter
+from asynchost.database.checkup import NodeRow, inspect, known_false, reach, read_rows
 from asynchost.database.schema import COMPUTE_NODES_COLUMNS, OWNED_COLUMNS
 from asynchost.errors import AmbiguousRowError, DatabaseRefusedError, DatabaseUnavailableError
+from asynchost.testing import FakeHost
 from tests.support.mariadb import MYSQL, Database
 
 TEXTS = ("hypervisor_type", "cpu_info")
@@ -96,3 +98,15 @@ async def test_what_is_missing_is_told_with_its_statement(database: Database) ->
     with pytest.raises(DatabaseRefusedError) as refused:
         await inspect(database.url)
     assert "ADD COLUMN `vcpus`" in refused.value.remedy
+
+
+async def test_rows_that_are_known_to_be_false_are_found(database: Database) -> None:
+    """By what their guards say."""
+    async with ComputeNodeWriter(database.url) as writer:
+        for name in ("n1", "n2", "n3"):
+            writer.attach(FakeHost(name))
+        await writer.flush()
+    assert await known_false(database.url) == {}
+    database.execute("UPDATE asynchost_fence SET state = 'partial' WHERE node = 'n2'")
+    database.execute("UPDATE asynchost_fence SET state = 'refused' WHERE node = 'n3'")
+    assert await known_false(database.url) == {"n2": "partial", "n3": "refused"}

@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import Callable
 
+import pytest
+
 from asynchost.database import ComputeNodeWriter, WriterSettings
+from asynchost.errors import RowConflictError
 from asynchost.testing import FakeHost
 from tests.support.mariadb import Database
 
@@ -91,6 +94,26 @@ async def test_beside_nova_it_finds_what_a_run_that_writes_would(nova: Database)
     assert {c: made[c] for c in made.keys() - its_own} == {
         c: promised[c] for c in promised.keys() - its_own
     }
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_two_hosts_for_one_row_are_refused_as_by_a_run_that_writes(
+    database: Database, is_there: bool
+) -> None:
+    """Whether the row is there or would be made."""
+    if is_there:
+        async with ComputeNodeWriter(database.url, settings=AT_ONCE) as writer:
+            writer.attach(FakeHost("n1"))
+            await writer.flush()
+    shown: list[str] = []
+    for show in (shown.append, None):
+        first, second = FakeHost("a", name="n1"), FakeHost("b", name="N1")
+        async with ComputeNodeWriter(database.url, settings=AT_ONCE, dry_run=show) as writer:
+            attached = [writer.attach(first), writer.attach(second)]
+            await writer.flush()
+            errors = [type(attachment.error) for attachment in attached]
+        assert errors == [type(None), RowConflictError]
+    assert len([one for one in shown if one.startswith("INSERT")]) == (0 if is_there else 1)
 
 
 async def test_a_name_that_the_services_cannot_hold_stops_no_other_host(nova: Database) -> None:

@@ -38,6 +38,13 @@ def test_a_column_that_differs_is_marked() -> None:
     assert lines[-1] == "  2 columns differ"
 
 
+def test_columns_that_the_daemon_cannot_write_are_named() -> None:
+    """So that a person knows that waiting does not help."""
+    stuck = replace(comparison(vcpus_used=1), daemon=replace(DAEMON, left_out=["vcpus_used"]))
+    lines = list(compared(stuck, stuck.differing()))
+    assert [line for line in lines if "the daemon cannot write vcpus_used" in line]
+
+
 def test_long_values_that_differ_look_different() -> None:
     """They are cut, but never so that two look alike."""
     text = ROW["cpu_info"]
