@@ -103,6 +103,10 @@ class Reader:
         mark = self._agenda.urgent_mark(uuid)
         return mark if mark is not None and mark.cause is Cause.EVENT else None
 
+    def has_events_of(self, connection: Connection) -> bool:
+        """Whether it is the connection that has the events."""
+        return connection is self._connection
+
     def list_through(self, listing: Connection) -> None:
         """Read for audits through another connection from now on."""
         self._lanes.list_through(listing)

@@ -52,6 +52,10 @@ _SPREAD_SHARE = 0.8
 _CHUNK = 16
 # For so long a starting domain is looked at every look-again time; then the audit has it.
 _STARTING_UP_SECONDS = 60.0
+# So long facts wait for the connection that lists. It is there at once, or libvirtd takes none.
+_SECOND_CONNECTION_SECONDS = 1.0
+# A libvirtd that has nothing to find out first answers in a hundredth of that.
+_SLOW_FACTS_SECONDS = 1.0
 # How often it is looked whether an event has followed an audit's correction.
 _LOOK_FOR_EVENTS_SECONDS = 0.25
 _FIRST_LOOK_FOR_EVENTS_SECONDS = 0.005
@@ -136,6 +140,12 @@ class Source:
         )
         self._unclosed: list[Connection] = []
         self._drift_timer: asyncio.TimerHandle | None = None
+        self._listing_settled = asyncio.Event()
+        self._listing_free = asyncio.Event()
+        self._listing_free.set()
+        self._rereading: asyncio.Task[None] | None = None
+        self._left: list[Connection] = []
+        """Connections besides that are to be closed: those that were left to slow capabilities."""
 
     @property
     def held_threads(self) -> int:
@@ -200,17 +210,27 @@ class Source:
             raise HypervisorRefusedError(self._uri, *unserved)
 
     async def _close(self, events: Connection, listing: Connection) -> None:
-        reader, self._reader, self._listing = self._reader, None, None
+        reader, self._reader = self._reader, None
+        taken, self._listing = self._listing, None
         if self._drift_timer is not None:
             self._drift_timer.cancel()
             self._drift_timer = None
+        self._listing_settled.clear()
+        rereading, self._rereading = self._rereading, None
+        if rereading is not None:
+            rereading.cancel()
+        connections = [events, listing, *self._left, *([taken] if taken is not None else [])]
+        connections = list(dict.fromkeys(connections))
+        self._left.clear()
         # Begun without waiting, so that a second cancellation comes too late.
-        events.close()
-        listing.close()
+        for connection in connections:
+            connection.close()
         await asyncio.gather(
-            events.aclose(), listing.aclose(), *(() if reader is None else (reader.aclose(),))
+            *(connection.aclose() for connection in connections),
+            *(() if reader is None else (reader.aclose(),)),
+            *(() if rereading is None else (asyncio.wait([rereading]),)),
         )
-        self._unclosed += [events, listing]
+        self._unclosed += connections
 
     async def _wait_for_unclosed(self) -> None:
         """Do not begin what would hang as well, for a time that doubles with each that does.
@@ -256,22 +276,34 @@ class Source:
     ) -> None:
         await self._resync(events, listing, reader)
         await asyncio.sleep(0)  # who waits for the totals has them first
-        connection = events
-        try:
-            connection = await self._second_connection(events, listing, reader)
-        except (HypervisorUnavailableError, HypervisorRefusedError) as error:
-            # The totals are right all the same; only that audits and events wait for each other.
-            self._log.warning("no second connection, one does for all", reason=error.message)
         backoff.reset()
         endure = self._surprises.endure
         await together(
-            self._fail_when_lost(connection),
-            endure("host facts", partial(self._keep_facts, connection)),
+            self._keep_listing(events, listing, reader),
+            endure("host facts", self._keep_facts),
             endure("disk", self._disk.run),
             endure("migrations", partial(self._keep_migrations, events.kind)),
             self._second_resync(),
             self._audit_for_ever(),
         )
+
+    async def _keep_listing(self, events: Connection, listing: Connection, reader: Reader) -> None:
+        """Open the connection that lists; raise when the one that lists is lost.
+
+        Until it is open, which takes half a minute where libvirtd accepts no more clients, facts
+        and audits go through the first connection.
+        """
+        try:
+            await self._second_connection(events, listing, reader)
+        except (HypervisorUnavailableError, HypervisorRefusedError) as error:
+            # The totals are right all the same; only that audits and events wait for each other.
+            self._log.warning("no second connection, one does for all", reason=error.message)
+        self._listing_settled.set()
+        while True:
+            connection = self._listing or events
+            loss = await asyncio.shield(connection.lost)
+            if connection is (self._listing or events):  # else another one has taken its place
+                raise loss
 
     async def _second_connection(
         self, events: Connection, listing: Connection, reader: Reader
@@ -349,6 +381,7 @@ class Source:
 
         Raises :class:`HypervisorUnavailableError`. Cancelling is safe.
         """
+        await self._wait_for_listing()
         connection = self._listing
         if connection is None:
             raise HypervisorUnavailableError(self._uri, "not connected")
@@ -366,6 +399,7 @@ class Source:
             raise HypervisorUnavailableError(self._uri, reason) from error
 
     async def _recount(self, cause: Cause, spread_seconds: float) -> None:
+        await self._wait_for_listing()
         connection, reader = self._listing, self._reader
         if connection is None or reader is None or not self._published:
             raise HypervisorUnavailableError(self._uri, "not connected")
@@ -445,9 +479,13 @@ class Source:
 
     # -- facts ---------------------------------------------------------------------------------
 
-    async def _keep_facts(self, connection: Connection) -> None:
+    async def _keep_facts(self) -> None:
+        # The other connection first: capabilities can take seconds, for which events would wait.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SECOND_CONNECTION_SECONDS):
+                await self._listing_settled.wait()
         backoff = Backoff(random)
-        while True:
+        while (connection := self._listing) is not None:
             try:
                 facts = await self._read_facts(connection)
             except (HypervisorUnavailableError, HypervisorRefusedError) as error:
@@ -462,8 +500,8 @@ class Source:
             else:
                 self._tell_facts(facts)
                 self._node = facts.vcpus, facts.memory_mb
-                if facts.hypervisor_version == UNKNOWN_VERSION:
-                    await self._wait_for_version(connection)
+                if facts.hypervisor_version == UNKNOWN_VERSION and self._listing is not None:
+                    await self._wait_for_version(self._listing)
                 return
 
     async def _wait_for_version(self, connection: Connection) -> None:
@@ -490,11 +528,48 @@ class Source:
                 return
 
     async def _read_facts(self, connection: Connection) -> HostFacts:
-        return await connection.ask(
-            "virConnectGetCapabilities", read_facts, self._settings.listing_deadline_seconds
+        """Ask for everything. If that is slow, lists and audits get another connection.
+
+        libvirt may look at each of its emulators before it answers.
+        """
+        asking = asyncio.create_task(
+            connection.ask(
+                "virConnectGetCapabilities", read_facts, self._settings.listing_deadline_seconds
+            )
         )
+        self._listing_free.clear()
+        try:
+            done, _ = await asyncio.wait([asking], timeout=_SLOW_FACTS_SECONDS)
+            if not done:
+                await self._list_through_another(connection)
+                self._listing_free.set()
+            return await asking
+        finally:
+            self._listing_free.set()
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            if connection in self._left:
+                connection.close()
+
+    async def _list_through_another(self, busy: Connection) -> None:
+        """Leave the connection that lists to the call that is slow, and open another one."""
+        reader = self._reader
+        if reader is None or busy is not self._listing or reader.has_events_of(busy):
+            return
+        connection = Connection(self._uri, self._settings)
+        self._left = [one for one in self._left if not one.closed.done()] + [connection]
+        try:
+            await connection.open()
+        except (HypervisorUnavailableError, HypervisorRefusedError) as error:
+            connection.close()
+            self._log.info("audits wait for the host's capabilities", reason=error.message)
+        else:
+            self._left[self._left.index(connection)] = busy
+            reader.list_through(connection)
+            self._listing = connection
 
     async def _refresh_node(self, connection: Connection) -> None:
+        """Tell the host's CPUs and memory if they are others, and have all facts read again."""
         if self._facts is None:
             return
         try:
@@ -508,18 +583,32 @@ class Source:
         if node == self._node:
             return
         # CPUs or memory came or went: so may what is told of them have changed.
+        if self._rereading is None or self._rereading.done():
+            self._rereading = asyncio.create_task(self._reread_facts(self._facts, node))
+        # The audit does not wait for long: they may be slow.
+        await asyncio.wait([self._rereading], timeout=_SLOW_FACTS_SECONDS)
+
+    async def _reread_facts(self, facts: HostFacts, node: tuple[int, int]) -> None:
+        vcpus, memory_mb = node
+        self._tell_facts(replace(facts, vcpus=vcpus, memory_mb=memory_mb))
         try:
-            facts = await self._read_facts(connection)
+            if self._listing is not None:
+                self._tell_facts(await self._read_facts(self._listing))
+                self._node = node
         except (HypervisorUnavailableError, HypervisorRefusedError) as error:
             # What is known is told; the next audit asks once more for the rest.
             self._log.warning("host's capabilities not read again", reason=str(error))
-            vcpus, memory_mb = node
-            self._tell_facts(replace(self._facts, vcpus=vcpus, memory_mb=memory_mb))
         except Exception as error:  # noqa: BLE001 - no audit needs it
             self._surprises.tell("host facts", error)
-        else:
-            self._tell_facts(facts)
-            self._node = facts.vcpus, facts.memory_mb
+
+    async def _wait_for_listing(self) -> None:
+        """Wait while capabilities are asked for over the connection that lists.
+
+        They come in an instant, or another connection takes its place soon.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * _SLOW_FACTS_SECONDS):
+                await self._listing_free.wait()
 
     def _tell_facts(self, facts: HostFacts) -> None:
         if facts.hypervisor_version == UNKNOWN_VERSION and self._facts is not None:

@@ -13,7 +13,7 @@ import libvirt
 import pytest
 
 from asynchost import DiskSource, HostMonitor
-from asynchost.hypervisor import batch
+from asynchost.hypervisor import batch, source
 from asynchost.hypervisor.connection import Connection
 from asynchost.hypervisor.domain_events import EVENTS
 from tests.integration.pipeline import EVENTS_ONLY, totals_of
@@ -203,3 +203,58 @@ async def test_a_storm_of_events_keeps_no_far_host_from_being_ready(
             assert far._source._reader is not None
             assert far._source._reader.reads <= 1.5 * count
     domains.clear()
+
+
+async def test_facts_do_not_wait_for_the_second_connection(
+    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its limit of clients libvirtd accepts no second one, which is given up after long: the
+    first connection tells what the host is, and audits are made through it."""
+    open_connection, may_open = Connection.open, asyncio.Event()
+
+    async def open_late(connection: Connection, *arguments: Any) -> None:
+        if not arguments:
+            await may_open.wait()
+        await open_connection(connection, *arguments)
+
+    monkeypatch.setattr(Connection, "open", open_late)
+    settings = replace(SETTINGS, audit_interval_seconds=0.5, listing_deadline_seconds=3600)
+    async with (
+        asyncio.timeout(DEADLINE_SECONDS),
+        HostMonitor(libvirtd.uri("test"), settings=settings) as monitor,
+    ):
+        await monitor.ready(facts=True)
+        await eventually(lambda: monitor.status.audits)
+        assert monitor.status.fresh
+        may_open.set()
+
+
+async def test_slow_capabilities_hold_up_no_audit(
+    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libvirtd may look at all its emulators first: another connection lists meanwhile, and the
+    one that was left is closed once it has answered."""
+    answer, asked = threading.Event(), threading.Event()
+    read_facts = source.read_facts
+
+    def read_slowly(connection: libvirt.virConnect) -> Any:
+        asked.set()
+        answer.wait(DEADLINE_SECONDS)
+        return read_facts(connection)
+
+    monkeypatch.setattr(source, "read_facts", read_slowly)
+    async with HostMonitor(libvirtd.uri("test"), settings=SETTINGS) as monitor:
+        await eventually(asked.is_set)
+        lists_first = monitor._source._listing
+        for name in ("a", "b"):
+            guests.start(test_connection, guests.guest_xml(name, kind="test"))
+            await monitor.audit()
+            assert totals_of(monitor.usage).running_vms >= 1
+        assert monitor.facts is None
+        assert monitor._source._listing is not lists_first
+        answer.set()
+        await monitor.ready(facts=True)
+        assert lists_first is not None
+        await lists_first.closed
+        await eventually(lambda: monitor.usage.running_vms == 2)
+        assert (monitor.status.generation, monitor.status.fresh) == (1, True)
