@@ -265,6 +265,7 @@ class Worker:
         self._opened_at = asyncio.get_running_loop().time()
         self._retire_at = self._retires_at()
         self._outage.accepted()
+        self._reach.made()
         if lane.place != self._place:
             # Another server may lag, so that a living owner's sign of life looks old there.
             self._look_away()

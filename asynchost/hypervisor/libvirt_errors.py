@@ -21,6 +21,13 @@ _MALFORMED: Final = frozenset(
     {libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_XML_ERROR}
 )
 
+_POLKIT_REMEDY: Final = (
+    "let this user in: by the group libvirt (usermod -aG libvirt USER), or by a polkit rule for"
+    " org.libvirt.unix.monitor; where libvirtd has access_drivers = [ 'polkit' ], also for"
+    " org.libvirt.api.connect.* and org.libvirt.api.domain.*, each with getattr, read and"
+    " search-domains; libvirt's auth.conf, which is for passwords, does not help here"
+)
+
 
 def quiet_libvirt() -> None:
     """Keep libvirt from printing each error to stderr as well as raising it.
@@ -37,6 +44,10 @@ def translated(
     """libvirt's error in the terms of this package: refused, or gone for now."""
     code = error.get_error_code()
     reason = str(error)
+    if code == libvirt.VIR_ERR_ACCESS_DENIED or (
+        "polkit" in reason and code in _AUTHENTICATION_ERRORS
+    ):
+        return HypervisorRefusedError(uri, reason, _POLKIT_REMEDY)
     if code in _AUTHENTICATION_ERRORS:
         return HypervisorRefusedError(
             uri, reason, "put the credentials into libvirt's auth.conf; nobody is ever asked"

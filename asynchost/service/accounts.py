@@ -133,14 +133,14 @@ def plain(value: Any) -> Any:
     return value
 
 
-async def account_of(watched: Watched, *, pid: int | None) -> Account:
-    """What the monitor knows. Cancelling is safe."""
+async def account_of(watched: Watched, *, pid: int | None, explains: bool = True) -> Account:
+    """What the monitor knows; from memory, unless it ``explains``. Cancelling is safe."""
     monitor, attachment = watched.monitor, watched.attachment
-    try:
-        # In a thread, as all that goes over every domain: the loop has events to hear meanwhile.
-        explanation = await asyncio.to_thread(plain, await monitor.explain())
-    except NotReadyError:
-        explanation = None
+    explanation = None
+    if explains:
+        with suppress(NotReadyError):
+            # In a thread, as all that goes over every domain: the loop has events to hear.
+            explanation = await asyncio.to_thread(plain, await monitor.explain())
     snapshot = monitor.snapshot()
     complete = replace(snapshot, fresh=True)
     row = named(RowEncoder().encode(complete)) if complete.writable else None
@@ -163,10 +163,16 @@ async def account_of(watched: Watched, *, pid: int | None) -> Account:
 
 
 async def answer(hosts: Sequence[Watched], question: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a daemon says to whoever asks it: all its hosts, or the one that is called so."""
+    """What a daemon says to whoever asks it: all its hosts, or the one that is called so.
+
+    With ``explain`` false, it says nothing of their domains, and so makes no call into libvirt.
+    """
     host = question.get("host")
+    explains = question.get("explain", True)
     meant = [one for one in hosts if host is None or one.is_called(host)]
-    accounts = await asyncio.gather(*(account_of(one, pid=os.getpid()) for one in meant))
+    accounts = await asyncio.gather(
+        *(account_of(one, pid=os.getpid(), explains=explains) for one in meant)
+    )
     # The explanations, by far the most of it, are plain already.
     told = [
         {**plain(replace(account, explanation=None)), "explanation": account.explanation}
@@ -183,11 +189,24 @@ class Told(NamedTuple):
     hosts: list[str]
     """All that there are."""
     problems: list[str]
+    statuses: Sequence[Mapping[str, Any]] = ()
+    """How each daemon is doing, where that was asked for."""
 
 
-async def from_daemons(host: str | None, environment: Mapping[str, str]) -> Told:
-    """Ask the daemons on this machine for all their hosts, or for the one that is called so."""
-    given, problems = await ask_all({"host": host}, environment)
+async def from_daemons(
+    host: str | None,
+    environment: Mapping[str, str],
+    *,
+    seconds: float | None = None,
+    explain: bool = True,
+) -> Told:
+    """Ask the daemons on this machine for all their hosts, or for the one that is called so.
+
+    ``seconds`` is how long each may take; with ``explain`` false they answer from memory.
+    """
+    question = {"host": host} if explain else {"host": host, "explain": False}
+    within = {} if seconds is None else {"seconds": seconds}
+    given, problems = await ask_all(question, environment, **within)
     accounts: list[Account] = []
     hosts: list[str] = []
     problems = list(problems)

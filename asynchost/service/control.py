@@ -36,6 +36,9 @@ _LONGEST_LINE: Final = 2**26
 _LISTEN_TRIES: Final = 5
 """The folder may be removed, empty, by a daemon that ends just then."""
 
+MUTE: Final = "did not answer within"
+"""What the problem of a daemon says that is there and does not answer."""
+
 Lines = AsyncGenerator[Mapping[str, Any], None]
 """An answer that goes on until the asker leaves."""
 Answering = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any] | Lines]]
@@ -349,7 +352,7 @@ def _problem(path: Path, error: Exception, seconds: float) -> str:
     if isinstance(error, PermissionError):
         return f"the daemon at {path} is another user's: ask as that user, or as root"
     if isinstance(error, TimeoutError):
-        return f"the daemon at {path} did not answer within {seconds:g} s"
+        return f"the daemon at {path} {MUTE} {seconds:g} s"
     return f"the daemon at {path} could not be understood: {error}"
 
 

@@ -6,10 +6,10 @@ It starts nothing and writes nothing.
 import os
 import pwd
 import shlex
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from asynchost.database import checkup as database
 from asynchost.database.columns import mend
@@ -28,10 +28,12 @@ from asynchost.errors import (
 from asynchost.hypervisor.checkup import check_up, probe_delivery
 from asynchost.hypervisor.uri import check_uri, is_local
 from asynchost.masking import masked_uri
-from asynchost.service.accounts import Told
+from asynchost.service.accounts import Account, Told
 from asynchost.service.config import HostConfig
+from asynchost.service.control import MUTE
 from asynchost.service.credentials import DatabaseCredentials
 from asynchost.service.explained import age
+from asynchost.service.standing import Standing, remarks_on, remarks_on_daemon
 from asynchost.service.terminal import escape
 from asynchost.settings import MonitorSettings
 
@@ -48,6 +50,10 @@ class Health(StrEnum):
     NOTE = "note"
     """Not as it might be; asynchost works all the same."""
     MEND = "MEND"
+
+
+_HEALTH: Final = {Standing.LATE: Health.NOTE, Standing.NOT_KEPT: Health.MEND}
+"""What a remark on a daemon amounts to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,7 @@ async def examine(
     else:
         async for finding in _database(credentials):
             yield finding
-    for finding in daemons(told):
+    for finding in daemons(told, hosts):
         yield finding
 
 
@@ -113,18 +119,19 @@ async def _host(host: HostConfig, settings: MonitorSettings) -> AsyncIterator[Fi
         found = await check_up(host.uri, host.settings(settings))
     except HypervisorRefusedError as error:
         remedy = error.remedy
-        if "socket" in remedy or "polkit" in error.reason:
-            remedy = f"usermod -aG libvirt {_user()}, and log in anew"
+        if "polkit" in remedy:
+            remedy = remedy.replace("USER", _user())
+        elif "socket" in remedy or "polkit" in error.reason:
+            remedy = f"usermod -aG libvirt {_user()}, and log in anew; or a polkit rule for it"
         yield Finding(Health.MEND, what, error.reason, remedy)
         return
     except CallTimeoutError as error:
-        # What was opened and then does not list is held up by one domain.
-        mute = error.call == "virConnectOpenAuth"
-        remedy = _restart_libvirt(host.uri) if mute else _unlock(host.uri)
-        yield Finding(Health.MEND, what, error.reason, remedy)
+        yield Finding(Health.MEND, what, error.reason, _unanswered(error.call, host.uri))
         return
     except HypervisorUnavailableError as error:
-        yield Finding(Health.MEND, what, error.reason, _start_libvirt(host.uri))
+        polkit = "polkit" in error.reason or "org.freedesktop" in error.reason
+        remedy = _start_polkit(host.uri) if polkit else _start_libvirt(host.uri)
+        yield Finding(Health.MEND, what, error.reason, remedy)
         return
     library = _version(found.libvirt_version)
     version = "" if found.hypervisor_version is None else f" {_version(found.hypervisor_version)}"
@@ -179,7 +186,7 @@ def keepalive(answered: bool | None, uri: str) -> Finding:
         Health.MEND,
         "keepalive",
         "not answered, so the connection is cut again and again",
-        _restart_libvirt(uri),
+        f"{_journal(uri)}, for what keeps it from answering; {_count_clients(uri)}",
     )
 
 
@@ -295,11 +302,23 @@ def clock(behind_seconds: float) -> Finding:
     )
 
 
-def daemons(told: Told) -> Iterator[Finding]:
-    """The daemons that run here, and how fresh what they know is."""
+def daemons(told: Told, given: Sequence[HostConfig] = ()) -> Iterator[Finding]:
+    """The daemons that run here: whether they answer, and whether they keep the rows.
+
+    ``given`` are the hosts that were named; one that no daemon watches is noted.
+    """
     for problem in told.problems:
         # Which of them it is, and whose, stands in the problem.
-        yield Finding(Health.NOTE, "daemon", problem, "restart it, or ask as root")
+        mute = MUTE in problem
+        yield Finding(
+            Health.MEND if mute else Health.NOTE,
+            "daemon",
+            problem,
+            "see what it waits for (cat /proc/PID/wchan), whether it is stopped (kill -CONT PID),"
+            " and its log; systemctl restart asynchost ends it"
+            if mute
+            else "ask as root, or as the daemon's own user",
+        )
     for account in told.accounts:
         if not account.may_be_looked_at:
             yield Finding(
@@ -308,15 +327,21 @@ def daemons(told: Told) -> Iterator[Finding]:
                 "not looked at: what another user's daemon opens is not opened here",
                 f"{account.as_its_user} asynchost doctor",
             )
-        watches = f"process {account.pid} watches {account.host}"
-        if account.stale_seconds is not None:
-            stale = f"{watches}: stale for {age(account.stale_seconds)}"
-            yield Finding(Health.NOTE, "daemon", stale, _look_at(account.uri))
-        elif account.explanation is None:
-            waits = f"{watches}: not ready, it has not listed the domains yet"
-            yield Finding(Health.NOTE, "daemon", waits, _look_at(account.uri))
-        else:
-            yield Finding(Health.OK, "daemon", f"{watches}: fresh")
+    for daemon in told.statuses:
+        yield from _daemon(daemon)
+    described = {daemon["pid"] for daemon in told.statuses}
+    for account in told.accounts:
+        if account.pid not in described:
+            yield _watches(account)
+    watched = {account.uri for account in told.accounts}
+    for host in given if told.accounts else ():
+        if host.uri not in watched:
+            yield Finding(
+                Health.NOTE,
+                "daemon",
+                f"none here watches {host.called}",
+                "add it to a daemon's --connect or configuration",
+            )
     if not told.accounts and not told.problems:
         yield Finding(
             Health.NOTE,
@@ -324,6 +349,50 @@ def daemons(told: Told) -> Iterator[Finding]:
             "none runs here that this user may ask",
             "asynchost run --connect URI --database URL",
         )
+
+
+def _watches(account: Account) -> Finding:
+    """What a daemon says that tells no status: one of another version."""
+    watches = f"process {account.pid} watches {account.host}"
+    if account.stale_seconds is not None:
+        stale = f"{watches}: stale for {age(account.stale_seconds)}"
+        return Finding(Health.NOTE, "daemon", stale, _look_at(account.uri))
+    if account.explanation is None:
+        waits = f"{watches}: not ready, it has not listed the domains yet"
+        return Finding(Health.NOTE, "daemon", waits, _look_at(account.uri))
+    return Finding(Health.OK, "daemon", f"{watches}: fresh")
+
+
+def _daemon(daemon: Mapping[str, Any]) -> Iterator[Finding]:
+    """What a daemon knows: of its database, of its log, and of each of its hosts."""
+    who = f"process {daemon['pid']}"
+    for remark in remarks_on_daemon(daemon):
+        yield Finding(
+            _HEALTH[remark.standing],
+            "daemon",
+            f"{who}: {remark.text}",
+            "asynchost doctor --database URL, with the URL and the password of that daemon",
+        )
+    if lost := daemon["log_lines_lost"]:
+        yield Finding(
+            Health.NOTE,
+            "daemon",
+            f"{who}: {lost} log lines were lost, because nobody took them",
+            "see who reads its standard error: a pager, a terminal after Ctrl-S, journald",
+        )
+    for host in daemon["hosts"]:
+        watches = f"{who} watches {host['host']}"
+        remarks = remarks_on(host, daemon)
+        if not remarks:
+            row = "" if host["row"] is None else f", row {host['row']['state']}"
+            yield Finding(Health.OK, "daemon", f"{watches}: fresh{row}")
+        for remark in remarks:
+            yield Finding(
+                _HEALTH[remark.standing],
+                "daemon",
+                f"{watches}: {remark.text}",
+                "asynchost status; the daemon's log says more",
+            )
 
 
 def _look_at(uri: str) -> str:
@@ -345,15 +414,39 @@ def _start_libvirt(uri: str) -> str:
     return f"systemctl start libvirtd, or where each driver has a daemon {_service(uri)}.socket"
 
 
-def _restart_libvirt(uri: str) -> str:
-    return f"systemctl restart {_service(uri)} (or libvirtd){_there(uri)}; running guests go on"
+def _unanswered(call: str, uri: str) -> str:
+    """For a daemon that runs, since its socket was there, and does not answer a call.
+
+    To restart it is no advice: it would probe its emulators anew, and what holds it up may stay.
+    """
+    if call == "virConnectOpenAuth":
+        return (
+            f"{_count_clients(uri)}: where nclients is nclients_max, raise max_clients in"
+            f" /etc/libvirt/{_service(uri)}.conf (or libvirtd.conf), or end the clients that"
+            f" client-list names; else {_journal(uri)}, for why it takes no client"
+        )
+    if call in ("virConnectGetVersion", "virConnectGetCapabilities"):
+        return (
+            "it may be probing its emulators, after its start or an update of theirs, which takes"
+            f" up to some minutes: ask again then; if it never ends, {_journal(uri)}"
+        )
+    # What was opened and then does not list is held up by one domain.
+    return f"{_journal(uri)}, for a domain that is locked by a hook script or a start that hangs"
 
 
-def _unlock(uri: str) -> str:
-    """For a listing that does not come back: a locked domain holds up all of them."""
+def _count_clients(uri: str) -> str:
+    service = _service(uri)
+    return f"virt-admin -c {service}:///system server-clients-info {service} (or libvirtd for both)"
+
+
+def _journal(uri: str) -> str:
+    return f"journalctl -u {_service(uri)} -u libvirtd{_there(uri)}"
+
+
+def _start_polkit(uri: str) -> str:
     return (
-        f"journalctl -u {_service(uri)} -u libvirtd{_there(uri)}, for a domain that is locked by a"
-        f" hook script or a start that hangs; if there is none: {_restart_libvirt(uri)}"
+        f'systemctl start dbus polkit{_there(uri)}, or set auth_unix_ro = "none" in'
+        f" /etc/libvirt/{_service(uri)}.conf (or libvirtd.conf)"
     )
 
 

@@ -43,7 +43,9 @@ async def find_unmatched(
 async def _unmatched(watched: Watched) -> list[str]:
     try:
         explanation = await watched.monitor.explain()
-    except AsynchostError:
+    except Exception as error:  # noqa: BLE001 - nothing depends on it
+        if not isinstance(error, AsynchostError):
+            _log.exception("patterns not looked at", host=watched.config.called)
         return []
     names = [domain.name for domain in explanation.domains]
     if not names or explanation.incomplete is not None:

@@ -28,6 +28,7 @@ from asynchost.service.difference import compared
 from asynchost.service.doctor import Finding, Health, configuration, examine
 from asynchost.service.exits import ExitStatus, with_options
 from asynchost.service.explained import explained
+from asynchost.service.live import ask_status
 from asynchost.service.logs import configure_logs
 from asynchost.service.mistakes import all_of
 from asynchost.service.options import (
@@ -47,6 +48,8 @@ from asynchost.settings import MonitorSettings
 T = TypeVar("T")
 
 USUAL_URI: Final = "qemu:///system"
+_PROMPT_SECONDS: Final = 10.0
+"""A daemon that answers from memory and takes longer is at fault."""
 
 
 class Asked(NamedTuple):
@@ -236,7 +239,10 @@ async def _examine(
     probe: bool,
     told_at_once: bool,
 ) -> list[Finding]:
-    told = await from_daemons(None, os.environ)
+    told = await from_daemons(None, os.environ, seconds=_PROMPT_SECONDS, explain=False)
+    if told.accounts:
+        daemons, problems, _ = await ask_status(_PROMPT_SECONDS)
+        told = told._replace(statuses=daemons, problems=[*told.problems, *problems])
     watched = tuple(
         {
             account.uri: account.config

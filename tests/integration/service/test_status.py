@@ -176,3 +176,52 @@ async def test_watch_ends_with_its_reader_and_without_a_daemon(
                 assert await watching.ends() == 0
             assert watching.err == []
         assert (await daemon.stops(signal.SIGTERM))[0] == 0
+
+
+async def test_the_doctor_says_what_the_daemon_knows(
+    database: Database, libvirtd: PrivateLibvirtd, tmp_path: Path
+) -> None:
+    """Patterns that match nothing, and a row that another agent owns; nothing of it is an ok."""
+    environment = {FOLDER_VARIABLE: str(tmp_path)}
+    connection = await asyncio.to_thread(libvirt.open, libvirtd.uri("test"))
+    xml = guests.guest_xml("web-1", kind="test")
+    domain = await asyncio.to_thread(guests.start, connection, xml)
+    arguments = run(libvirtd.uri("test"), database, "--when-fenced", "wait", "--only", "wbe-*")
+    async with command(*arguments, environment=environment) as daemon:
+        await daemon.says("row claimed")
+        line = json.loads(await daemon.says("patterns match no domain"))
+        assert (line["level"], line["patterns"]) == ("warning", ["wbe-*"])
+        database.execute("UPDATE asynchost_fence SET term = term + 1, owner = 'rival'")
+        # The next read back or renewal finds it, or this change of the host's state.
+        await asyncio.to_thread(libvirtd.kill)
+        await daemon.says("row fenced")
+        await asyncio.to_thread(libvirtd.start)
+
+        async def told() -> bool:
+            _, out, _ = await run_to_the_end("doctor", environment=environment)
+            text = "\n".join(out)
+            assert "standing by; rival owns the row" in text
+            return "ok    daemon" not in text
+
+        await eventually(told)
+        assert (await daemon.stops(signal.SIGTERM))[0] == 0
+    del domain, connection
+
+
+async def test_the_doctor_finds_a_daemon_that_does_not_answer(
+    database: Database, tmp_path: Path
+) -> None:
+    """That must be mended, and is said after ten seconds."""
+    environment = {FOLDER_VARIABLE: str(tmp_path)}
+    async with command(*run("test:///default", database), environment=environment) as daemon:
+        await daemon.says("row claimed")
+        daemon.send(signal.SIGSTOP)
+        try:
+            async with command(
+                *asynchost("doctor", "--connect", "test:///default"), environment=environment
+            ) as doctor:
+                assert await doctor.ends() == 2
+        finally:
+            daemon.send(signal.SIGCONT)
+    assert doctor.said("MEND  daemon") is not None
+    assert doctor.said("did not answer within 10 s") is not None

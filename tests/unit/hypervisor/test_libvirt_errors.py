@@ -25,7 +25,7 @@ class ToldError(libvirt.libvirtError):  # type: ignore[misc]
         (libvirt.VIR_ERR_AUTH_FAILED, "auth.conf"),
         (libvirt.VIR_ERR_AUTH_CANCELLED, "auth.conf"),
         (libvirt.VIR_ERR_AUTH_UNAVAILABLE, "auth.conf"),
-        (libvirt.VIR_ERR_ACCESS_DENIED, "auth.conf"),
+        (libvirt.VIR_ERR_ACCESS_DENIED, "polkit rule"),
         (libvirt.VIR_ERR_NO_CONNECT, "correct the URI"),
         (libvirt.VIR_ERR_INVALID_ARG, "correct the URI"),
         (libvirt.VIR_ERR_XML_ERROR, "correct the URI"),
@@ -37,6 +37,15 @@ def test_what_waiting_will_not_mend_is_refused(code: int, remedy: str) -> None:
     assert isinstance(error, HypervisorRefusedError)
     assert (error.uri, error.reason) == (URI, "told")
     assert remedy in error.remedy
+
+
+def test_what_polkit_refuses_is_no_matter_of_passwords() -> None:
+    """The commonest refusal of all: a group or a rule mends it."""
+    text = "authentication unavailable: no polkit agent available to authenticate action"
+    error = translated(URI, ToldError(libvirt.VIR_ERR_AUTH_UNAVAILABLE, text))
+    assert isinstance(error, HypervisorRefusedError)
+    assert "usermod -aG libvirt" in error.remedy
+    assert "org.libvirt.unix.monitor" in error.remedy
 
 
 @pytest.mark.parametrize(

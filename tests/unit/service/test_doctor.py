@@ -17,6 +17,7 @@ from asynchost.service.config import HostConfig
 from asynchost.service.doctor import Finding, Health, clock, daemons, examine, keepalive, tls
 from asynchost.settings import MonitorSettings
 from tests.unit.service.known import account
+from tests.unit.service.test_standing import daemon, host
 
 CHECKED = "mysql://me@db/nova?ssl_ca=/etc/ca.pem"
 
@@ -69,21 +70,25 @@ def test_a_keepalive_that_is_not_answered_must_be_mended(
 @pytest.mark.parametrize(
     ("uri", "words"),
     [
-        ("qemu:///system", "systemctl restart virtqemud (or libvirtd);"),
-        ("xen+tls://node1/", "systemctl restart virtxend (or libvirtd) there;"),
+        ("qemu:///system", "journalctl -u virtqemud -u libvirtd,"),
+        ("xen+tls://node1/", "journalctl -u virtxend -u libvirtd there,"),
     ],
 )
-def test_a_mute_daemon_is_to_be_restarted(uri: str, words: str) -> None:
-    """The one of the driver, where it runs; no setting of libvirtd's keeps it from answering."""
-    assert words in str(keepalive(answered=False, uri=uri).remedy)
+def test_a_mute_daemon_of_libvirts_is_looked_into(uri: str, words: str) -> None:
+    """The one of the driver, where it runs. It is up, so nothing is gained by starting it anew."""
+    remedy = str(keepalive(answered=False, uri=uri).remedy)
+    assert words in remedy
+    assert "restart" not in remedy
 
 
 @pytest.mark.parametrize(
     ("error", "words"),
     [
         (CallTimeoutError("", "virConnectListAllDomains", 30), "journalctl -u virtlxcd"),
-        (CallTimeoutError("", "virConnectOpenAuth", 30), "systemctl restart virtlxcd"),
+        (CallTimeoutError("", "virConnectOpenAuth", 30), "raise max_clients"),
+        (CallTimeoutError("", "virConnectGetVersion", 30), "probing its emulators"),
         (HypervisorUnavailableError("", "no socket"), "systemctl start libvirtd"),
+        (HypervisorUnavailableError("", "polkit is gone"), "systemctl start dbus polkit"),
         (HypervisorRefusedError("", "denied", "let them use libvirt's socket"), "usermod -aG"),
         (HypervisorRefusedError("", "no polkit agent", "see auth.conf"), "usermod -aG"),
         (HypervisorRefusedError("", "who", "see auth.conf"), "see auth.conf"),
@@ -104,6 +109,8 @@ async def test_each_failure_of_libvirt_has_its_own_remedy(
     examined = examine(hosts, MonitorSettings(), None, told, probe=True)
     libvirt, probe, *_ = [one async for one in examined]
     assert (libvirt.health, words in str(libvirt.remedy)) == (Health.MEND, True)
+    if isinstance(error, CallTimeoutError):
+        assert "restart" not in str(libvirt.remedy), "it is up"
     # The probe shows how libvirt's events do here: where it cannot be made, nothing is broken.
     assert probe.health is Health.NOTE
 
@@ -150,3 +157,38 @@ async def test_a_space_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert disk.health is Health.NOTE
     assert str(tmp_path / "missing") in disk.found
     assert "instances_path" in str(disk.remedy)
+
+
+def test_a_daemon_that_does_not_answer_must_be_mended() -> None:
+    """It keeps no row, whatever its rows say."""
+    (found,) = daemons(Told([], [], ["the daemon at /s did not answer within 10 s"]))
+    assert (found.health, "wchan" in str(found.remedy)) == (Health.MEND, True)
+
+
+def test_the_doctor_knows_what_the_writer_knows() -> None:
+    """Owner, database and log of each daemon; each host that is kept is ok."""
+    kept = host()
+    stood_by = host({"state": "standing by", "owner": "rival:7"}, host="b", name="b")
+    away = {"connected": False, "connection_seconds": 90.0, "reason": "Access denied"}
+    statuses = [
+        daemon(kept, stood_by, pid=4711),
+        daemon(host({"state": "given up", "reason": "mend it"}), pid=4712, writer=away),
+        daemon(kept, pid=4713, log_lines_lost=3),
+    ]
+    told = Told([account()], [], [], statuses)
+    found = [(one.health, one.found) for one in daemons(told)]
+    assert found == [
+        (Health.OK, "process 4711 watches a: fresh, row owned"),
+        (Health.NOTE, "process 4711 watches b: standing by; rival:7 owns the row"),
+        (Health.MEND, "process 4712: no database for 2m: Access denied"),
+        (Health.MEND, "process 4712 watches a: row given up: mend it"),
+        (Health.NOTE, "process 4713: 3 log lines were lost, because nobody took them"),
+        (Health.OK, "process 4713 watches a: fresh, row owned"),
+    ]
+    assert all(one.remedy for one in daemons(told) if one.health is not Health.OK)
+
+
+def test_a_host_that_was_named_and_that_no_daemon_watches_is_noted() -> None:
+    """Daemons of other hosts do not make it right."""
+    found = list(daemons(Told([account()], [], []), [HostConfig("lxc:///system", name="c")]))
+    assert [one.found for one in found if one.health is Health.NOTE] == ["none here watches c"]
