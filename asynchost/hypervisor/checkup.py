@@ -14,7 +14,11 @@ from typing import Final
 import libvirt
 
 from asynchost.agenda import Mark
-from asynchost.errors import CallTimeoutError, HypervisorUnavailableError
+from asynchost.errors import (
+    CallTimeoutError,
+    HypervisorRefusedError,
+    HypervisorUnavailableError,
+)
 from asynchost.hypervisor.batch import Read, read_domain
 from asynchost.hypervisor.connection import Connection
 from asynchost.hypervisor.disk import DiskUnknownError
@@ -124,7 +128,8 @@ async def _version(
         )
     except CallTimeoutError:
         raise
-    except HypervisorUnavailableError as error:
+    # Newer libvirts (12.8) call a missing emulator an invalid argument.
+    except (HypervisorUnavailableError, HypervisorRefusedError) as error:
         if connection.lost.done():
             raise
         return None, error.reason
