@@ -61,7 +61,11 @@ need_root() {
                 "$suite" "$part" "${lines[@]}" &&
                 mv -- "$part" "$roots/$name"
         fi
-    ) 9>"$roots/$name.lock" || die 69 "could not make a root of Debian $suite"
+    ) 9>"$roots/$name.lock" || {
+        # An interruption is no failure.
+        (($? != 130)) || exit 130
+        die 69 "could not make a root of Debian $suite"
+    }
 }
 
 # pip_settings: the files that hold pip's settings on this machine.

@@ -1,11 +1,11 @@
 """libvirt's event loop implementation on top of asyncio, callable from any thread.
 
 Why not ``libvirtaio``: every blocking call on a remote connection updates the loop's handles
-and timers *from the calling thread*, and libvirtaio touches the asyncio loop right there. It
-then misses wake-ups, loses every event in asyncio's debug mode and can remove a reader that
-another thread has just asked for. Here an entry point only records what is wanted, under one
-lock; an asyncio loop is touched on its own thread alone, woken by one coalesced
-``call_soon_threadsafe``: see :mod:`.loop_server`.
+and timers *from the calling thread*, and libvirtaio touches the asyncio loop right there, in
+libvirt-python 12.8.0 too. It then misses wake-ups, loses every event in asyncio's debug mode and
+can remove a reader that another thread has just asked for. Here an entry point only records what
+is wanted, under one lock; an asyncio loop is touched on its own thread alone, woken by one
+coalesced ``call_soon_threadsafe``: see :mod:`.loop_server`.
 
 libvirt allows one registration per process and no way back, so there is one instance,
 :data:`EVENT_LOOP`, and asyncio loops *attach* to it and *detach* again, as many as come and go
