@@ -22,6 +22,7 @@ from asynchost.database.identity import (
     Wanted,
     live,
 )
+from asynchost.database.inspection import prove_matches
 from asynchost.database.layout import Layout
 from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.database.session import Row, Session
@@ -96,6 +97,7 @@ class _Attempt:
         await self._lock_what_is_there(keys, seen)
         # This must stay the first write: it is the lock that orders claims of new hosts.
         await self._lock(keys)
+        await prove_matches(self._session, keys[0])
         guards = await self._guards(keys)
         found = await find(self._session, self._batch, self._layout)
         if [one.service_id for one in found] != services:

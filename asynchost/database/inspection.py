@@ -8,14 +8,14 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from asynchost.database import schema
+from asynchost.database import schema, statements
 from asynchost.database.classify import StatementError
 from asynchost.database.columns import Column, mend, neutral
 from asynchost.database.endpoints import first_that_serves
 from asynchost.database.layout import Layout, describe, discover
 from asynchost.database.refusal import creation, grants
 from asynchost.database.session import Session
-from asynchost.database.statements import literal
+from asynchost.database.statements import FenceKey, literal
 from asynchost.database.url import DatabaseUrl, Endpoint
 from asynchost.errors import DatabaseRefusedError
 
@@ -94,7 +94,42 @@ async def check(session: Session, *, only_reads: bool = False) -> Layout:
             raise _unwritable_view(session, table, error.reason) from error
     if not only_reads:
         await _refuse_demands(session, columns, layout)
+        await prove_matches(session)
     return layout
+
+
+async def prove_matches(session: Session, key: FenceKey | None = None) -> None:
+    """See that the server counts matched rows: that is what a write is judged by.
+
+    By a change of a guard row to what it is already: that of ``key``, within a transaction of the
+    caller's, else any. Nothing is proven where there is none.
+
+    :raises DatabaseRefusedError: changed rows are counted.
+    """
+    if session.counts_matches:
+        return
+    if key is not None:
+        matched = await session.write(statements.touch_guard(key))
+    else:
+        await session.write("START TRANSACTION")
+        try:
+            guards = await session.query(statements.any_guard())
+            if not guards:
+                return
+            matched = await session.write(statements.touch_guard(FenceKey(*guards[0])))
+        finally:
+            if not session.closed:
+                await session.write("ROLLBACK")
+    if matched != 1:
+        raise DatabaseRefusedError(
+            str(session.url),
+            None,
+            "the server, or a proxy before it, counts changed rows instead of matched ones"
+            " (CLIENT_FOUND_ROWS is dropped), so that no write can be seen to land",
+            "let the proxy pass the client's flag on (ProxySQL: SET mysql-client_found_rows ="
+            " 'true'; LOAD MYSQL VARIABLES TO RUNTIME), or connect to the server itself",
+        )
+    session.counts_matches = True
 
 
 async def _refuse_tables(session: Session, columns: Sequence[Column]) -> None:

@@ -215,6 +215,6 @@ def _probes(table: str, rights: Rights) -> list[tuple[str, str]]:
 def _create(table: str, lines: list[str], charset: str, if_not_exists: bool) -> str:
     clause = "IF NOT EXISTS " if if_not_exists else ""
     body = ",\n".join(lines)
-    return (
-        f"CREATE TABLE {clause}{quoted(table)} (\n{body}\n) ENGINE=InnoDB DEFAULT CHARSET={charset}"
-    )
+    # The guard's keys are longer than the row format COMPACT, still the default of some, takes.
+    options = f"ENGINE=InnoDB{' ROW_FORMAT=DYNAMIC' if table == FENCE else ''}"
+    return f"CREATE TABLE {clause}{quoted(table)} (\n{body}\n) {options} DEFAULT CHARSET={charset}"

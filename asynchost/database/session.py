@@ -118,6 +118,8 @@ class Session:
         _watch_end(connection, self._notice_end)
         self._url = url
         self._deadline_seconds = deadline_seconds
+        self.counts_matches = False
+        """Whether it was seen that :meth:`write` returns matched rows, and not changed ones."""
         self._most_bytes: int | None = None
         """What the server takes at once; None: it was not asked yet."""
 

@@ -151,6 +151,16 @@ def lock_guards(keys: Collection[FenceKey]) -> str:
     return f"SELECT node, service FROM {FENCE} WHERE {_among('', keys)} FOR UPDATE SKIP LOCKED"
 
 
+def any_guard() -> str:
+    """Locks one guard row that nobody else has locked, whichever, and returns its key."""
+    return f"SELECT node, service FROM {FENCE} LIMIT 1 FOR UPDATE SKIP LOCKED"
+
+
+def touch_guard(key: FenceKey) -> str:
+    """Changes nothing, and matches one row."""
+    return f"UPDATE {FENCE} SET seq = seq WHERE {_is(key)}"
+
+
 def lock_rows(row_ids: Sequence[int]) -> str:
     """Locks those rows that nobody else has locked, and returns their ids."""
     return f"SELECT id FROM {TABLE} WHERE {_ids('id', row_ids)} FOR UPDATE SKIP LOCKED"

@@ -10,6 +10,7 @@ import random
 import secrets
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from asynchost.database import inspection
@@ -26,6 +27,7 @@ from asynchost.database.pending import Pending
 from asynchost.database.reach import Reach
 from asynchost.database.records import Retry
 from asynchost.database.rounds import Rounds
+from asynchost.database.secret import Secret
 from asynchost.database.session import Session
 from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.statements import PARTIAL, REFUSED
@@ -37,6 +39,7 @@ from asynchost.timetable import Timetable
 from asynchost.together import together
 
 _NEVER = float("inf")
+_ACCESS_DENIED = 1045
 _CLAIMS_PER_TURN = 200
 """Bounds how long the rows that are owned already wait while many are claimed."""
 _TAKEN_AT_ONCE = 250
@@ -70,6 +73,7 @@ class Worker:
     ) -> None:
         self.attachments: dict[Attachment, None] = {}
         self._url = url
+        self._secret: Secret | None = None
         self._settings = settings
         self._dry_run = dry_run
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -143,9 +147,11 @@ class Worker:
             partial=sum(a.trouble == PARTIAL for a in hosts if a.error is None),
         )
 
-    def use_url(self, url: DatabaseUrl) -> None:
-        """Connect with this URL, which differs in its password only, from the next time on."""
+    def use_url(self, url: DatabaseUrl, secret: Secret | None = None) -> None:
+        """Connect with this URL, which differs in its password only, from the next time on;
+        ``secret`` is asked for the password before each connection."""
         self._url = url
+        self._secret = secret
 
     def touched(self, attachment: Attachment) -> None:
         """This host may have to be written at its ``due_at``."""
@@ -246,7 +252,17 @@ class Worker:
 
     async def _open_at(self, endpoint: Endpoint | None) -> Lane:
         deadline = self._settings.statement_deadline_seconds
-        session = await Session.connect(self._url, deadline, endpoint)
+        url, secret = self._url, self._secret
+        if secret is not None:
+            password = await secret.password(str(url), deadline)
+            url = replace(url, password=password)
+        try:
+            session = await Session.connect(url, deadline, endpoint)
+        except DatabaseRefusedError as error:
+            if secret is None or error.code != _ACCESS_DENIED or not secret.hint:
+                raise
+            remedy = f"{error.remedy}; {secret.hint}"
+            raise DatabaseRefusedError(str(url), error.code, error.reason, remedy) from error
         try:
             lane = await self._lane_of(session)
         except BaseException:

@@ -14,6 +14,7 @@ from typing import Self
 
 from asynchost.database.attachment import Attachment, Surroundings
 from asynchost.database.outage import new_backoff
+from asynchost.database.secret import Password, Secret
 from asynchost.database.settings import WriterSettings
 from asynchost.database.status import WriterStatus
 from asynchost.database.url import DatabaseUrl
@@ -32,9 +33,11 @@ class ComputeNodeWriter:
 
     ``url`` is ``mysql://user@host:port/database`` or
     ``mysql://user@localhost/database?unix_socket=/path``; ``password`` is used where it holds
-    none. With ``dry_run`` nothing is written or claimed: it is called with each statement that
-    would be carried out, and the account needs no more than to read ``compute_nodes``, and beside
-    Nova ``services``, without which it does not see what a nova-compute keeps.
+    none. It may be a function, plain or async, that is called before each connection, within
+    ``settings.statement_deadline_seconds``; an error of it is an outage. With ``dry_run`` nothing
+    is written or claimed: it is called with each statement that would be carried out, and the
+    account needs no more than to read ``compute_nodes``, and beside Nova ``services``, without
+    which it does not see what a nova-compute keeps.
 
     Entering connects once and looks whether tables, columns and rights are there. A server that
     is merely down is waited for in the background, so that hosts are watched meanwhile.
@@ -51,15 +54,16 @@ class ComputeNodeWriter:
         self,
         url: str,
         *,
-        password: str | None = None,
+        password: Password = None,
         settings: WriterSettings = WriterSettings(),  # noqa: B008 - frozen
         dry_run: Callable[[str], None] | None = None,
     ) -> None:
         self._settings = settings
         self._text = url
         self._log = get_logger("asynchost.database")
-        self._url = DatabaseUrl.parse(url, password=password)
+        self._url, secret = _parsed(url, password)
         self._worker = Worker(self._url, settings, dry_run)
+        self._worker.use_url(self._url, secret)
         self._names: dict[str | tuple[str, int], Attachment] = {}
         self._surroundings: Surroundings | None = None
         self._task: asyncio.Task[None] | None = None
@@ -175,9 +179,9 @@ class ComputeNodeWriter:
         attachment.touch()
         return attachment
 
-    def use_password(self, password: str | None) -> None:
+    def use_password(self, password: Password) -> None:
         """Log in with this password from the next connection on; None: with that of the URL."""
-        self._worker.use_url(DatabaseUrl.parse(self._text, password=password))
+        self._worker.use_url(*_parsed(self._text, password))
 
     def use_delays(self, quiet_seconds: float, maximum_delay_seconds: float) -> None:
         """Write all hosts, those that are attached and those to come, with these delays."""
@@ -277,6 +281,14 @@ class ComputeNodeWriter:
 def _reason_of_end(task: asyncio.Task[None] | None) -> BaseException | None:
     """Why it ended, if not because it was told to."""
     return None if task is None or not task.done() or task.cancelled() else task.exception()
+
+
+def _parsed(url: str, password: Password) -> tuple[DatabaseUrl, Secret | None]:
+    """The URL with its password, or with what is to be asked for it."""
+    if not callable(password):
+        return DatabaseUrl.parse(url, password=password), None
+    parsed = DatabaseUrl.parse(url)
+    return parsed, None if parsed.password is not None else Secret(password)
 
 
 def _identity(name: str, service_id: int | None) -> str | tuple[str, int]:

@@ -131,6 +131,8 @@ def schema(*, applies: bool, config_place: str | None, **parameters: Any) -> Non
     for state in states:
         outcome = "created" if state.created else "was there, left as it is"
         click.echo(f"{state.table}: {outcome}")
+    url = DatabaseUrl.parse(credentials.url)
+    click.echo(account_text(url.database, "asynchost"))
 
 
 @cli.command()
@@ -152,10 +154,16 @@ for command in (explain, diff, doctor, config, status, watch):
 
 def schema_text(database: str, user: str) -> str:
     """Both tables' DDL, and as comments the GRANTs of an account that has just enough rights."""
+    tables = [f"{ddl(table)};" for table in (TABLE, FENCE)]
+    return "\n\n".join([*tables, account_text(database, user)])
+
+
+def account_text(database: str, user: str) -> str:
+    """The account and its rights, as comments."""
     account = f"{literal(user)}@'%'"
     return "\n\n".join(
-        [f"{ddl(table)};" for table in (TABLE, FENCE)]
-        + ["-- The rights that asynchost run needs, and no other:"]
+        ["-- The account and the rights that asynchost run needs, and no other:"]
+        + [f"-- CREATE USER IF NOT EXISTS {account} IDENTIFIED BY 'PASSWORD';"]
         + [f"-- {statement};" for statement in grant_statements(database, account)]
         + ["-- In a database of Nova's also, so that new rows are complete and its own are seen:"]
         + [f"-- {statement};" for statement in nova_grant_statements(database, account)]

@@ -23,6 +23,9 @@ CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
 PASSWORD_OPTION = SETTINGS["database-password-file"].option
 PASSWORD_FILE_VARIABLE = SETTINGS["database-password-file"].variable
 
+_OF_SYSTEMD = (
+    "systemd passes a changed credential on with a restart only: systemctl restart asynchost"
+)
 _LONGEST_PASSWORD_FILE = 4096
 """Bytes; a file that holds more was not meant."""
 
@@ -34,6 +37,31 @@ class DatabaseCredentials:
     url: str = field(repr=False)
     password: str | None = field(repr=False, default=None)
     """None: the URL holds one, or the account needs none."""
+    file: "PasswordFile | None" = field(repr=False, default=None, compare=False)
+    """Where the password is read again before each connection; None: it does not change."""
+
+    @property
+    def secret(self) -> "str | PasswordFile | None":
+        """What a writer takes: the file, else the password."""
+        return self.file or self.password
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordFile:
+    """A file whose password is read anew by each call."""
+
+    source: str
+    path: str
+    hint: str = ""
+    """What to add where the password is refused."""
+
+    def __call__(self) -> str:
+        """The password as the file holds it now.
+
+        Raises :class:`InvalidSettingError` for a file that cannot be read or does not hold one
+        line.
+        """
+        return _read_password(self.source, self.path)
 
 
 def database_credentials(
@@ -61,12 +89,14 @@ def database_credentials(
         if source not in _of(of_files, "database"):
             raise
         raise InvalidSettingError(source, error.value, error.expected) from None
-    password, giver = _password(password_file, environment, of_files)
+    found, giver = _password(password_file, environment, of_files)
+    file = found if isinstance(found, PasswordFile) else None
+    password = found() if isinstance(found, PasswordFile) else found
     if password is not None and parsed.password is not None:
         raise ConfigurationError(
             f"there are two passwords, one in {source} and one from {giver}: give one"
         )
-    return DatabaseCredentials(chosen, password)
+    return DatabaseCredentials(chosen, password, file)
 
 
 def _url(
@@ -105,19 +135,19 @@ def _password(
     password_file: str | None,
     environment: Mapping[str, str],
     of_files: Mapping[str, Sequence[Given]],
-) -> tuple[str | None, str]:
-    """The password, and where it comes from."""
+) -> tuple[str | PasswordFile | None, str]:
+    """The password or its file, and where it comes from."""
     if password_file is not None:
-        return _read_password(PASSWORD_OPTION, password_file), PASSWORD_OPTION
+        return PasswordFile(PASSWORD_OPTION, password_file), PASSWORD_OPTION
     if (credential := _credential(environment)) is not None:
         source = f"the credential {CREDENTIAL}"
-        return _read_password(source, str(credential)), source
+        return PasswordFile(source, str(credential), _OF_SYSTEMD), source
     if password := environment.get(PASSWORD_VARIABLE):
         return password, PASSWORD_VARIABLE
     if file := environment.get(PASSWORD_FILE_VARIABLE):
-        return _read_password(PASSWORD_FILE_VARIABLE, file), PASSWORD_FILE_VARIABLE
+        return PasswordFile(PASSWORD_FILE_VARIABLE, file), PASSWORD_FILE_VARIABLE
     for given in of_files.get("database-password-file", ()):
-        return _read_password(given.where, str(given.text)), given.where
+        return PasswordFile(given.where, str(given.text)), given.where
     return None, PASSWORD_VARIABLE
 
 

@@ -79,7 +79,7 @@ async def run(
         monitors = [_new_monitor(host, host.settings(config.monitor)) for host in config.hosts]
         writer = ComputeNodeWriter(
             credentials.url,
-            password=credentials.password,
+            password=credentials.secret,
             settings=WriterSettings(
                 quiet_seconds=config.quiet_seconds,
                 maximum_delay_seconds=config.maximum_delay_seconds,

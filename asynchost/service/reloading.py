@@ -139,7 +139,7 @@ class Reloader:
             return
         found = difference(self._asked, new)
         if found.password:
-            writer.use_password(new.credentials.password)
+            writer.use_password(new.credentials.secret)
         if found.delays:
             writer.use_delays(*_delays(new.loaded.run))
         await hosts.change(found.gone, found.come, new.loaded.run.monitor)

@@ -141,7 +141,8 @@ async def test_a_column_of_which_no_value_is_known_is_named(database: Database, 
     await mended(database, error, database.url)
 
 
-@pytest.mark.parametrize("also", ["SELECT", "REFERENCES"])
+# MySQL shows an account no column that it has no right to, and tells with the first row only.
+@pytest.mark.parametrize("also", ["SELECT"] if MYSQL else ["SELECT", "REFERENCES"])
 async def test_a_column_that_may_not_be_filled_is_named(database: Database, also: str) -> None:
     """With the GRANT for the account, also where it is not shown the column."""
     account = "'unfilling'@'localhost'"
@@ -317,6 +318,16 @@ async def test_a_binary_log_of_statements_is_refused_at_once() -> None:
         await apply_schema(server.url("nova"))
         error = await refusal(Database(server, "nova"))
     assert (error.code, error.remedy) == (1665, "set binlog_format to MIXED or ROW")
+
+
+async def test_the_tables_are_made_where_the_default_row_format_is_compact() -> None:
+    """As an old configuration still has it; the guard's keys are longer than that takes."""
+    async with PrivateServer(arguments=["--innodb-default-row-format=compact"]) as server:
+        Database(server, "mysql").execute("CREATE DATABASE nova")
+        assert [state.created for state in await apply_schema(server.url("nova"))] == [True, True]
+        async with ComputeNodeWriter(server.url("nova")) as writer:
+            writer.attach(FakeHost("n1"))
+            await writer.flush()
 
 
 async def test_the_probes_change_nothing(database: Database) -> None:

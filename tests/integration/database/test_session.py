@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+from pymysql.constants import CLIENT
+from structlog.testing import capture_logs
 
 from asynchost.database import ComputeNodeWriter, WriterSettings, apply_schema
 from asynchost.database.classify import Kind, StatementError, is_known
 from asynchost.database.session import Session
 from asynchost.database.url import DatabaseUrl
+from asynchost.errors import DatabaseRefusedError
 from asynchost.testing import FakeHost
 from tests.support.libvirtd_settings import free_tcp_port
 from tests.support.mariadb import Database, PrivateServer, in_the_open
@@ -316,3 +319,38 @@ async def test_an_abandoned_statement_leaves_no_connection(database: Database) -
     await database.only_connection()
     session.abort()
     await eventually(lambda: database.connections() == [])
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["no guard", "a guard"])
+async def test_a_proxy_that_drops_found_rows_is_refused(database: Database, there: bool) -> None:
+    """At the start where there is a guard row to see it by, else with the first claim."""
+    if there:
+        async with ComputeNodeWriter(database.url) as writer:
+            writer.attach(FakeHost("n1"))
+            await writer.flush()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up, down = await asyncio.open_unix_connection(database.server.socket)
+        writer.write(await up.read(65_536))
+        login = bytearray(await reader.read(65_536))
+        login[4] &= ~CLIENT.FOUND_ROWS
+        down.write(login)
+        forward = asyncio.create_task(pass_on(reader, down))
+        while piece := await up.read(65_536):
+            writer.write(piece)
+        down.close()
+        await forward
+
+    async with listening(relay) as port:
+        url = f"mysql://{database.server.user}@127.0.0.1:{port}/{database.name}"
+        if there:
+            with pytest.raises(DatabaseRefusedError, match="CLIENT_FOUND_ROWS") as caught:
+                async with ComputeNodeWriter(url):
+                    pass
+            assert "mysql-client_found_rows" in caught.value.remedy
+            return
+        with capture_logs() as logs:
+            async with ComputeNodeWriter(url) as writer:
+                writer.attach(FakeHost("n1"))
+                await eventually(lambda: "CLIENT_FOUND_ROWS" in str(logs))
+        assert database.rows() == []

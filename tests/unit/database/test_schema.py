@@ -18,7 +18,9 @@ def test_the_companion_table_has_its_keys() -> None:
     text = schema.fence_ddl()
     assert "UNIQUE KEY `asynchost_fence_node` (`node`, `service`)" in text
     assert "UNIQUE KEY `asynchost_fence_cn_id` (`cn_id`)" in text
-    assert text.endswith("ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci")
+    assert text.endswith(
+        "ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci"
+    )
 
 
 def test_applying_says_if_not_exists() -> None:
