@@ -91,9 +91,13 @@ def _connect(server: PrivateMariaDB) -> "pymysql.Connection[Any]":
     )
 
 
+def _is_mysql() -> bool:
+    return bool(os.environ.get("ASYNCHOST_MYSQL"))
+
+
 def _servers() -> type[PrivateMariaDB]:
     """MariaDB, or MySQL where the tests take that and the asynchost that is measured has it."""
-    if not os.environ.get("ASYNCHOST_MYSQL"):
+    if not _is_mysql():
         return PrivateMariaDB
     from tests.support.mysql import PrivateMySQL  # noqa: PLC0415 - not at every commit
 
@@ -122,6 +126,8 @@ async def _database(scenario: str) -> AsyncIterator[tuple[PrivateMariaDB, str]]:
             if scenario == "a mute first server":
                 first = mute.getsockname()[1]
                 url = f"mysql://agent:pw@127.0.0.1:{first},127.0.0.1:{port}/nova"
+                if _is_mysql():
+                    url += "?fetch_server_public_key=1"
             yield server, url
 
 
@@ -193,7 +199,7 @@ def run(options: Namespace) -> Any:
     here = Path(__file__).parents[1]
     sides = {"this": here}
     if options.against:
-        sides[f"at {options.against}"] = checkout(options.against)
+        sides[options.against[:8]] = checkout(options.against)
     seconds = 8.0 if options.quick else 25.0
     found: dict[str, dict[str, Found]] = {}
     for scenario in SCENARIOS:
@@ -206,14 +212,14 @@ def run(options: Namespace) -> Any:
         [scenario, *(f"{x:.2f}" for by_side in found[scenario].values() for x in by_side)]
         for scenario in SCENARIOS
     ]
-    heads = [f"{what}, {side}" for side in sides for what in ("write", "silence")]
+    heads = [f"{what}, {side}" for side in sides for what in ("write", "sign")]
     worst = [found[scenario]["this"] for scenario in SCENARIOS]
     return Result(
         "neighbours",
         f"{HOSTS} hosts beside a healthy one, a sign of life every {RENEWAL_SECONDS:g} s, while"
         f" something is wrong for {seconds:g} s. Worst time from a change of the healthy host to"
         " its committed row, and longest silence of a guard that nobody has locked; in seconds.",
-        {"server": "MySQL" if os.environ.get("ASYNCHOST_MYSQL") else "MariaDB"},
+        {"server": "MySQL" if _is_mysql() else "MariaDB"},
         [Table("seconds", ["", *heads], rows)],
         [
             Goal(

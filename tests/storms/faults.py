@@ -148,6 +148,45 @@ async def locks_of_a_rival(scene: OneServer) -> None:
 
 
 @among(SERVER)
+async def locks_held_for_long(scene: OneServer) -> None:
+    """Some rows and some guards, for several lock waits: as a migration that was left open."""
+    hosts = scene.rng.sample(scene.load.hosts, min(20, len(scene.load.hosts)))
+    rows, guards = (
+        ", ".join(f"'{host.host}'" for host in part) or "''" for part in (hosts[::2], hosts[1::2])
+    )
+    rival = scene.databases[0].connect()
+    try:
+        with rival.cursor() as cursor, contextlib.suppress(pymysql.err.OperationalError):
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            cursor.execute("BEGIN")
+            for statement in (
+                f"SELECT * FROM compute_nodes WHERE hypervisor_hostname IN ({rows}) FOR UPDATE",
+                f"SELECT * FROM asynchost_fence WHERE node IN ({guards}) FOR UPDATE",
+            ):
+                await asyncio.to_thread(cursor.execute, statement)
+        await scene.pause(2.0, 5.0)
+    finally:
+        rival.rollback()
+        rival.close()
+
+
+@among(SERVER)
+async def poisoned_rows(scene: OneServer) -> None:
+    """A trigger of somebody's refuses some hosts' values, with an error code that nobody knows."""
+    hosts = scene.rng.sample(scene.load.hosts, min(3, len(scene.load.hosts)))
+    names = ", ".join(f"'{host.host}'" for host in hosts)
+    await scene.execute(
+        "CREATE TRIGGER poison BEFORE UPDATE ON compute_nodes FOR EACH ROW BEGIN IF"
+        f" NEW.hypervisor_hostname IN ({names}) AND NEW.vcpus_used <> OLD.vcpus_used THEN SIGNAL"
+        " SQLSTATE '45000' SET MYSQL_ERRNO = 5001, MESSAGE_TEXT = 'quota'; END IF; END"
+    )
+    try:
+        await scene.pause(0.5, 3.0)
+    finally:
+        await scene.execute("DROP TRIGGER poison")
+
+
+@among(SERVER)
 async def table_away(scene: OneServer) -> None:
     """And back."""
     await scene.execute("RENAME TABLE compute_nodes TO away")
