@@ -144,8 +144,9 @@ class Source:
         self._listing_free = asyncio.Event()
         self._listing_free.set()
         self._rereading: asyncio.Task[None] | None = None
-        self._left: list[Connection] = []
-        """Connections besides that are to be closed: those that were left to slow capabilities."""
+        self._others: list[Connection] = []
+        """What is to be closed beside the events' connection: the one that lists, and those that
+        were left to slow capabilities."""
 
     @property
     def held_threads(self) -> int:
@@ -170,12 +171,11 @@ class Source:
             close_orphans()
             while True:
                 events = Connection(self._uri, self._settings)
-                listing = Connection(self._uri, self._settings)
                 try:
                     if not ours:
                         await self._check_served()
                         ours = True
-                    await self._live(events, listing, backoff)
+                    await self._live(events, backoff)
                 except HypervisorRefusedError as error:
                     if self._generation == 0:
                         raise
@@ -190,7 +190,7 @@ class Source:
                 finally:
                     # A loop that was closed under it closes nothing any more; the next one does.
                     if not loop.is_closed():
-                        await self._close(events, listing)
+                        await self._close(events)
                 await self._wait_for_unclosed()
                 await asyncio.sleep(backoff.next_delay())
         finally:
@@ -209,9 +209,8 @@ class Source:
         if unserved is not None:
             raise HypervisorRefusedError(self._uri, *unserved)
 
-    async def _close(self, events: Connection, listing: Connection) -> None:
-        reader, self._reader = self._reader, None
-        taken, self._listing = self._listing, None
+    async def _close(self, events: Connection) -> None:
+        reader, self._reader, self._listing = self._reader, None, None
         if self._drift_timer is not None:
             self._drift_timer.cancel()
             self._drift_timer = None
@@ -219,9 +218,7 @@ class Source:
         rereading, self._rereading = self._rereading, None
         if rereading is not None:
             rereading.cancel()
-        connections = [events, listing, *self._left, *([taken] if taken is not None else [])]
-        connections = list(dict.fromkeys(connections))
-        self._left.clear()
+        connections, self._others = [events, *self._others], []
         # Begun without waiting, so that a second cancellation comes too late.
         for connection in connections:
             connection.close()
@@ -244,7 +241,7 @@ class Source:
             patience = self._settings.listing_deadline_seconds * 2.0 ** (len(hung) - 2)
             await asyncio.wait(hung, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _live(self, events: Connection, listing: Connection, backoff: Backoff) -> None:
+    async def _live(self, events: Connection, backoff: Backoff) -> None:
         """One time connected, from opening to loss. Returns only by raising."""
         await events.open(self._on_event, self._after_events)
         self._generation += 1
@@ -264,22 +261,20 @@ class Source:
         try:
             await together(
                 self._fail_when_lost(events),
-                self._follow(events, listing, self._reader, backoff),
+                self._follow(events, self._reader, backoff),
             )
         finally:
             # What is read from here on would move totals that are frozen.
             self._published = False
             self._reader.close()
 
-    async def _follow(
-        self, events: Connection, listing: Connection, reader: Reader, backoff: Backoff
-    ) -> None:
-        await self._resync(events, listing, reader)
+    async def _follow(self, events: Connection, reader: Reader, backoff: Backoff) -> None:
+        await self._resync(events, reader)
         await asyncio.sleep(0)  # who waits for the totals has them first
         backoff.reset()
         endure = self._surprises.endure
         await together(
-            self._keep_listing(events, listing, reader),
+            self._keep_listing(events, reader),
             endure("host facts", self._keep_facts),
             endure("disk", self._disk.run),
             endure("migrations", partial(self._keep_migrations, events.kind)),
@@ -287,14 +282,14 @@ class Source:
             self._audit_for_ever(),
         )
 
-    async def _keep_listing(self, events: Connection, listing: Connection, reader: Reader) -> None:
+    async def _keep_listing(self, events: Connection, reader: Reader) -> None:
         """Open the connection that lists; raise when the one that lists is lost.
 
         Until it is open, which takes half a minute where libvirtd accepts no more clients, facts
         and audits go through the first connection.
         """
         try:
-            await self._second_connection(events, listing, reader)
+            await self._second_connection(events, reader)
         except (HypervisorUnavailableError, HypervisorRefusedError) as error:
             # The totals are right all the same; only that audits and events wait for each other.
             self._log.warning("no second connection, one does for all", reason=error.message)
@@ -305,14 +300,14 @@ class Source:
             if connection is (self._listing or events):  # else another one has taken its place
                 raise loss
 
-    async def _second_connection(
-        self, events: Connection, listing: Connection, reader: Reader
-    ) -> Connection:
+    async def _second_connection(self, events: Connection, reader: Reader) -> Connection:
         """The one that lists and audits from now on; opened if it is not yet.
 
         So late, for until there are totals no read of an event's can come too late.
         """
         if self._listing is events and not events.in_process:  # else it may be another host
+            listing = Connection(self._uri, self._settings)
+            self._others.append(listing)
             await listing.open()
             reader.list_through(listing)
             self._listing = listing
@@ -323,10 +318,10 @@ class Source:
 
     # -- resync, audit -------------------------------------------------------------------------
 
-    async def _resync(self, events: Connection, listing: Connection, reader: Reader) -> None:
+    async def _resync(self, events: Connection, reader: Reader) -> None:
         self._staged, self._unread = {}, set()
         try:
-            domains, reasons = await self._list_at_connect(events, listing, reader)
+            domains, reasons = await self._list_at_connect(events, reader)
             # What was read already, for an event, was read since the events were registered.
             for uuid in self._staged:
                 domains.pop(uuid, None)
@@ -340,7 +335,7 @@ class Source:
         self._sink.resynced(staged.values(), frozenset(self._unread - staged.keys()))
 
     async def _list_at_connect(
-        self, events: Connection, listing: Connection, reader: Reader
+        self, events: Connection, reader: Reader
     ) -> tuple[dict[str, Any], dict[str, int]]:
         """List, however long that takes: one locked domain blocks every listing.
 
@@ -349,7 +344,7 @@ class Source:
         """
         with suppress(CallTimeoutError):
             return await events.list_domains_and_reasons(self._settings.call_deadline_seconds)
-        connection = await self._second_connection(events, listing, reader)
+        connection = await self._second_connection(events, reader)
         while True:
             for uuid in self._sink.known_uuids():
                 reader.mark(uuid, Mark(Cause.LOOK_AGAIN, "probed"))
@@ -548,7 +543,7 @@ class Source:
             self._listing_free.set()
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
-            if connection in self._left:
+            if connection in self._others and connection is not self._listing:
                 connection.close()
 
     async def _list_through_another(self, busy: Connection) -> None:
@@ -557,14 +552,13 @@ class Source:
         if reader is None or busy is not self._listing or reader.has_events_of(busy):
             return
         connection = Connection(self._uri, self._settings)
-        self._left = [one for one in self._left if not one.closed.done()] + [connection]
+        self._others = [one for one in self._others if not one.closed.done()] + [connection]
         try:
             await connection.open()
         except (HypervisorUnavailableError, HypervisorRefusedError) as error:
             connection.close()
             self._log.info("audits wait for the host's capabilities", reason=error.message)
         else:
-            self._left[self._left.index(connection)] = busy
             reader.list_through(connection)
             self._listing = connection
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from dataclasses import replace
 from errno import ENOSPC
+from pathlib import Path
 from typing import Any
 
 import libvirt
@@ -182,3 +183,24 @@ async def test_a_listing_that_hangs_gathers_no_calls_behind_it(
         assert len(connection.thread.in_flight) <= 2
         released.set()
         await eventually(lambda: not connection.thread.in_flight)
+
+
+async def test_an_attempt_to_connect_that_fails_starts_one_thread(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No other connection is made before it is needed."""
+    started: list[str] = []
+    start = threading.Thread.start
+
+    def starts(thread: threading.Thread) -> None:
+        started.append(thread.name)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starts)
+    monkeypatch.setattr(source.Backoff, "next_delay", lambda _: 3600.0)
+    monitor = HostMonitor(f"qemu:///system?socket={tmp_path / 'nobody'}", settings=SETTINGS)
+    await monitor.start()
+    with pytest.raises(source.HypervisorUnavailableError):
+        await monitor.ready(patient=False)
+    await monitor.aclose()
+    assert started.count("asynchost-libvirt") == 1
