@@ -1,6 +1,7 @@
 """The examples are run as a reader would run them."""
 
 import asyncio
+import json
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -70,6 +71,56 @@ async def test_print_changes(
         await asyncio.to_thread(guests.start, test_connection, GUEST)
         assert "vcpus_used=3" in await running.says("'one'")
         await ends_cleanly(running, signal.SIGINT)
+
+
+async def test_follow_guests(
+    libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect
+) -> None:
+    """Each event of a guest is one line, with its reason and what the guest uses."""
+    async with example("follow_guests", libvirtd.uri("test")) as running:
+        await running.says("waiting for events")
+        # Not defined first: the read that a definition causes may see the guest run already.
+        guest = await asyncio.to_thread(test_connection.createXML, GUEST)
+        line = await running.says("'one' started")
+        assert line == "'one' started (booted): nothing -> 3 vCPUs, 65536 KiB"
+        await asyncio.to_thread(guest.suspend)
+        await running.says("'one' suspended (paused)")
+        await asyncio.to_thread(guest.destroy)
+        assert "3 vCPUs, 65536 KiB -> nothing" in await running.says("'one' stopped (destroyed)")
+        await ends_cleanly(running, signal.SIGINT)
+
+
+async def test_many_hosts(libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect) -> None:
+    """Each line is JSON and names its host; one that is refused ends nothing."""
+    refused = libvirtd.uri("test").replace("test", "xen", 1)
+    async with example("many_hosts", libvirtd.uri("test"), refused) as running:
+        assert json.loads(await running.says('"error"'))["host"] == refused
+        await running.says('"guests"')
+        await asyncio.to_thread(guests.start, test_connection, GUEST)
+        event = json.loads(await running.says('"kind": "started"'))
+        assert (event["host"], event["after"]["vcpus"]) == (libvirtd.uri("test"), 3)
+        status, _ = await running.stops(signal.SIGINT)
+        (line,) = complaints(running)
+        assert (status, "monitor ended" in line, "xen" in line) == (0, True, True)
+
+
+async def test_autoscale(libvirtd: PrivateLibvirtd, test_connection: libvirt.virConnect) -> None:
+    """Both thresholds are noticed at once; the test driver's host has 16 CPUs."""
+    async with example("autoscale", libvirtd.uri("test"), "0.1", "0.05") as running:
+        await running.says("watching")
+        guest = await asyncio.to_thread(guests.start, test_connection, GUEST)
+        await running.says("SCALE UP: 3 vCPUs")
+        await asyncio.to_thread(guest.destroy)
+        await running.says("SCALE DOWN: 0 vCPUs")
+        await ends_cleanly(running, signal.SIGINT)
+
+
+async def test_the_example_of_a_test_passes() -> None:
+    """With pytest, as its reader would run it."""
+    program = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=")
+    async with command(*program, "examples/test_your_code.py") as running:
+        await running.says("1 passed")
+        assert await running.ends() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
