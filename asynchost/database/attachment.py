@@ -285,6 +285,8 @@ class Attachment:
     def suspect(self) -> bool:
         """Whether the host stands in no statement with others, because its own row may be why a
         statement fails: the last two writes were not taken, or one was refused lately."""
+        if self._alone_until == -_NEVER:
+            return self._is_suspect
         return self._is_suspect or self._surroundings.clock() < self._alone_until
 
     def is_news_of_sign(self) -> bool:
@@ -365,7 +367,10 @@ class Attachment:
         columns, differing = self._acknowledged.difference(values)
         if self._rejected is not None and not self._rejected.is_tried:
             columns, differing = _without(columns, differing, self._rejected.columns)
-        if wrong := unfit(dict(zip(columns, differing, strict=True))):
+        # Numbers are what changes all the time, and fit.
+        if not all(type(value) is int for value in differing) and (
+            wrong := unfit(dict(zip(columns, differing, strict=True)))
+        ):
             columns, differing = _without(columns, differing, wrong)
             known = {} if self._rejected is None else self._rejected.columns
             self.reject({**known, **wrong}, _unfit_reason(wrong), None, is_whole=False)

@@ -580,10 +580,11 @@ class Worker:
         )
 
     def _begin_flushes(self) -> None:
-        """The turn that is to come is about the hosts that are dirty now."""
+        """The turn that is to come writes all hosts that are dirty now; those that it does not get
+        written are waited for. Which ones are dirty is not asked before: it costs as much."""
         if self._flushes:
-            dirty = [attachment for attachment in self.attachments if attachment.dirty]
-            self._waiting += [(waiter, dirty) for waiter in self._flushes]
+            hosts = list(self.attachments)
+            self._waiting += [(waiter, hosts) for waiter in self._flushes]
             self._flushes.clear()
 
     def _release_flushes(self) -> None:
@@ -615,7 +616,9 @@ class _Due:
         ):
             self.begun.extend(some)
             owning = [one for one in some if self._worker.begin(one)]
-            self.suspects.extend(one for one in owning if one.suspect)
-            if plain := [one for one in owning if not one.suspect]:
-                return plain
+            if suspects := [one for one in owning if one.suspect]:
+                self.suspects.extend(suspects)
+                owning = [one for one in owning if not one.suspect]
+            if owning:
+                return owning
         return []
