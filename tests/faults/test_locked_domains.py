@@ -396,8 +396,10 @@ async def test_a_thread_that_outlives_its_monitor_is_counted(private_libvirtd: M
         async with HostMonitor(daemon.uri(), settings=settings) as monitor:
             await held.end_up_locked(lock)
             await eventually(lambda: monitor.snapshot().stuck == held.uuids)
-            assert monitor.status.held_threads == 1
+            # After the connect each guest is asked once whether it migrates, over a connection
+            # of its own: that call hangs as well if it meets the lock.
+            assert monitor.status.held_threads in (1, 2)
         assert lock.waiting() == set(held.names), "still locked"
-        assert monitor.status.held_threads == 1
+        assert monitor.status.held_threads in (1, 2)
         await held.go_on(lock)
         await eventually(lambda: monitor.status.held_threads == 0, RECOVERY_SECONDS)
