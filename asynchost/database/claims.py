@@ -17,6 +17,7 @@ from asynchost.database.identity import (
     Wanted,
     can_share,
 )
+from asynchost.database.inspection import blame
 from asynchost.database.layout import Layout
 from asynchost.database.records import Retry
 from asynchost.database.session import Session
@@ -116,6 +117,8 @@ class Claimant:
     async def _attempt(self, wanted: Sequence[Wanted], held: Mapping[int, str]) -> list[Claim]:
         try:
             return await self._attempts(wanted, held)
+        except DatabaseRefusedError as error:
+            raise await blame(self._session, error) from error
         except (AsynchostError, StillOwnedError):
             raise
         except Exception as error:

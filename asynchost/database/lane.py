@@ -15,6 +15,7 @@ from asynchost.database.attachment import Attachment
 from asynchost.database.claims import LISTED, Claimant, Setback, shown
 from asynchost.database.classify import Kind, RowsLockedError, StatementError
 from asynchost.database.finding import moved
+from asynchost.database.inspection import blame
 from asynchost.database.layout import Layout
 from asynchost.database.plan import Plan
 from asynchost.database.records import Record, Retry, Verdict
@@ -22,6 +23,7 @@ from asynchost.database.rows import Value, Values, same
 from asynchost.database.session import Row, Session
 from asynchost.database.statements import FenceKey, RowWrite, Sign
 from asynchost.database.vigil import MISSED_RENEWALS, Sight
+from asynchost.errors import DatabaseRefusedError
 from asynchost.log import get_logger
 from asynchost.together import together
 
@@ -316,7 +318,17 @@ class Lane:
         async with self._alone():
             if self._careful and not unlocked:
                 return None
+            return await self._send(text)
+
+    async def _send(self, text: str) -> int:
+        """Carry out a statement that changes rows; returns the number of matched rows.
+
+        :raises DatabaseRefusedError: no row can be written.
+        """
+        try:
             return await self._session.write(text)
+        except DatabaseRefusedError as error:
+            raise await blame(self._session, error) from error
 
     async def _flush_unlocked(
         self, batch: Sequence[RowWrite], planned: Mapping[int, Attachment], until: float | None
@@ -415,7 +427,7 @@ class Lane:
         write = host.write_of(tuple(values), tuple(values.values()))
         try:
             async with self._alone():
-                matched = await self._session.write(self._update([write]))
+                matched = await self._send(self._update([write]))
         except StatementError as error:
             if error.kind is Kind.BAD_ROW:
                 return False

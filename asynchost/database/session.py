@@ -120,6 +120,8 @@ class Session:
         self._deadline_seconds = deadline_seconds
         self.counts_matches = False
         """Whether it was seen that :meth:`write` returns matched rows, and not changed ones."""
+        self.sound_until = float("-inf")
+        """The loop's time up to which the last inspection of the tables is trusted."""
         self._most_bytes: int | None = None
         """What the server takes at once; None: it was not asked yet."""
 

@@ -171,7 +171,7 @@ async def test_a_right_that_was_revoked_and_granted_again(
         pytest.param(1020, "writing again later", True, 0, id="same connection"),
         pytest.param(1114, "writing again later", True, 2, id="resources"),
         pytest.param(1264, "row left out until its values change", True, 0, id="bad row"),
-        pytest.param(1142, "database unavailable, trying again", False, 0, id="configuration"),
+        pytest.param(1142, "writing again later", True, 0, id="configuration"),
     ],
 )
 async def test_each_class_of_errors_has_its_consequence(
