@@ -113,6 +113,17 @@ async def test_an_unknown_group_of_tests_is_refused_with_the_known_ones(checkout
     assert not (checkout / ".venv").exists()
 
 
+async def test_a_folder_without_mysql_is_refused(checkout: Path) -> None:
+    """Before a test runs: without its server, each of them would fail."""
+    environment = {"ASYNCHOST_MYSQL": str(checkout)}
+    async with command(
+        str(checkout / "dev"), "test", "--group", "mysql", environment=environment
+    ) as running:
+        assert await running.ends() == 2
+    assert mentioned(running, f"ASYNCHOST_MYSQL={checkout}: no usr/sbin/mysqld there")
+    assert not (checkout / ".venv").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
