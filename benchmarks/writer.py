@@ -326,10 +326,10 @@ async def _load(there: Bench, seconds: float) -> Load:
     count = 0
     acknowledge = Attachment.acknowledge
 
-    def acknowledged(self: Attachment, write: RowWrite) -> None:
+    def acknowledged(self: Attachment, write: RowWrite, at: float) -> None:
         nonlocal count
         count += 1
-        acknowledge(self, write)
+        acknowledge(self, write, at)
         late[round(1000 * (time.monotonic() - changed.pop(self, time.monotonic())))] += 1
 
     before = _resident_bytes()

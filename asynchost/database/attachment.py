@@ -40,6 +40,7 @@ _LOCK_RETRY_SECONDS = 1.0
 _ALONE_SECONDS = 60.0
 """How long after a refusal a host has statements of its own: so long a value that keeps changing
 costs the others nothing."""
+_NUMBERS = frozenset({int})
 _TELL_AGAIN_SECONDS = 60.0
 """How long the same trouble of one host is not told again."""
 
@@ -285,9 +286,9 @@ class Attachment:
     def suspect(self) -> bool:
         """Whether the host stands in no statement with others, because its own row may be why a
         statement fails: the last two writes were not taken, or one was refused lately."""
-        if self._alone_until == -_NEVER:
-            return self._is_suspect
-        return self._is_suspect or self._surroundings.clock() < self._alone_until
+        return self._is_suspect or (
+            self._alone_until != -_NEVER and self._surroundings.clock() < self._alone_until
+        )
 
     def is_news_of_sign(self) -> bool:
         """Whether to tell that a sign of life was not taken: once in a renewal interval."""
@@ -319,7 +320,7 @@ class Attachment:
         """Whether a flush waits for another attempt: not where the server refuses this row."""
         if self._retry_at is not None:
             return self._retry_at == 0.0 or not self._is_refused
-        return self.retrying
+        return self._rejected is not None and self._rejected.is_changed
 
     def _look_again(self) -> None:
         """A host that was given up for a reason that may be gone: see whether it can be claimed."""
@@ -360,15 +361,16 @@ class Attachment:
 
     def plan(self) -> RowWrite | None:
         """The write that makes the row true now, numbered anew; None when none is needed."""
-        values = None if self.row is None else self._values()
-        if values is None:
+        row = self.row
+        values = None if row is None else self._values()
+        if row is None or values is None:
             self._postpone_fault()
             return None
         columns, differing = self._acknowledged.difference(values)
         if self._rejected is not None and not self._rejected.is_tried:
             columns, differing = _without(columns, differing, self._rejected.columns)
         # Numbers are what changes all the time, and fit.
-        if not all(type(value) is int for value in differing) and (
+        if not _NUMBERS.issuperset(map(type, differing)) and (
             wrong := unfit(dict(zip(columns, differing, strict=True)))
         ):
             columns, differing = _without(columns, differing, wrong)
@@ -378,7 +380,7 @@ class Attachment:
             self._accepted()
             return None
         self._offered = values
-        return self.write_of(columns, differing)
+        return RowWrite(row.row_id, row.term, self._acknowledged.next_seq(), columns, differing)
 
     def write_of(self, columns: tuple[str, ...], values: RowValues) -> RowWrite:
         """A write of these columns of the row, which is owned; numbered anew."""
@@ -434,21 +436,27 @@ class Attachment:
         self._resuming = False
         self._rejected = None
         self._tolerated = {}
-        self._went_well()
+        self.settle(self._surroundings.clock())
         self._seen_state = self._told_state = "fresh"
 
-    def acknowledge(self, write: RowWrite) -> None:
-        """The database said that the write has landed."""
+    def acknowledge(self, write: RowWrite, at: float) -> None:
+        """The database said at the loop's time ``at`` that the write has landed."""
         self._acknowledged.confirm(write)
         if self._tolerated:
             for column in write.columns:
                 self._tolerated.pop(column, None)
-        self.settle()
+        self.settle(at)
 
-    def settle(self) -> None:
-        """All that was prepared last has landed."""
-        self._accepted()
-        self._went_well()
+    def settle(self, at: float) -> None:
+        """All that was prepared last has landed, as the database said at the loop's time ``at``."""
+        if self._rejected is not None:
+            self._accepted()
+        self.history.written(at, is_current=self._debouncer.deadline is None)
+        self._offered = None
+        self.fault = None
+        self._is_refused = False
+        self._is_suspect = self._was_locked = False
+        self._backoff = None
 
     def confirm(self, write: RowWrite) -> None:
         """The same of a part of what is to be written, or of what is written in place of it."""
@@ -665,10 +673,11 @@ class Attachment:
 
     def _on_change(self) -> None:
         if self.error is None:
+            now = self._surroundings.clock()
             # What was offered to the database is not known to be written yet.
-            is_pending = self.due_at != _NEVER or self._offered is not None
-            self.history.changed(pending=is_pending)
-            self._debouncer.touch(self._surroundings.clock())
+            is_pending = self._offered is not None or self.due_at != _NEVER
+            self.history.changed(now, pending=is_pending)
+            self._debouncer.touch(now)
             self._surroundings.touched(self)
 
     def touch(self) -> None:
@@ -719,9 +728,7 @@ class Attachment:
         return snapshot
 
     def _state(self, snapshot: HostSnapshot) -> str:
-        if not snapshot.fresh:
-            return "stale"
-        return self.trouble or "fresh"
+        return self.trouble or "fresh" if snapshot.fresh else "stale"
 
     def _writable(self, *, frozen: bool = False) -> HostSnapshot | None:
         snapshot = self._look()
@@ -736,14 +743,6 @@ class Attachment:
         if self._edits is not None and self._edits.is_removed:
             return None
         return snapshot if snapshot.writable else None
-
-    def _went_well(self) -> None:
-        self.history.written(is_current=self._debouncer.deadline is None)
-        self._offered = None
-        self.fault = None
-        self._is_refused = False
-        self._is_suspect = self._was_locked = False
-        self._backoff = None
 
 
 def _without(

@@ -4,6 +4,7 @@ The session may only read: the server itself would refuse anything else. Rows ar
 finds them, and not claimed, so an agent that writes them goes on undisturbed.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from asynchost.database import statements
@@ -105,6 +106,7 @@ class DryLane(Lane):
         until: float | None = None,  # noqa: ARG002 - as a lane has it
     ) -> list[Setback]:
         self._show(self._update(batch))
+        now = asyncio.get_running_loop().time()
         for write in batch:
-            planned[write.row_id].acknowledge(write)
+            planned[write.row_id].acknowledge(write, now)
         return []

@@ -304,9 +304,10 @@ class Lane:
         return await self._find_out(hosts, batch)
 
     def _acknowledge(self, hosts: Sequence[Attachment], batch: Sequence[RowWrite]) -> None:
+        now = asyncio.get_running_loop().time()
         written = list(zip(hosts, batch, strict=True))
         for host, write in written:
-            host.acknowledge(write)
+            host.acknowledge(write, now)
         self._tell_written(written)
 
     async def _write(self, text: str, *, unlocked: bool) -> int | None:
@@ -407,7 +408,7 @@ class Lane:
                 # A rule over several columns, which the others had to come before.
                 refused = {}
             if not refused:
-                host.settle()
+                host.settle(asyncio.get_running_loop().time())
                 self._tell_written([(host, write)])
                 return []
             for column in refused.keys() - _NEVER_NULL:

@@ -53,7 +53,10 @@ class RowStatus(PlainRecord):
 
 
 class RowHistory:
-    """What has become of one host's row so far. Synchronous; the clock comes in as an argument."""
+    """What has become of one host's row so far. Synchronous.
+
+    ``clock`` is the loop's time, as is each ``at``.
+    """
 
     __slots__ = ("_changed_at", "_clock", "_written_at", "owner", "unknown_outcomes", "writes")
 
@@ -65,15 +68,15 @@ class RowHistory:
         self.writes = 0
         self.unknown_outcomes = 0
 
-    def changed(self, *, pending: bool) -> None:
+    def changed(self, at: float, *, pending: bool) -> None:
         """The host changed; ``pending``: an older change is not written yet."""
         if not pending or self._changed_at is None:
-            self._changed_at = self._clock()
+            self._changed_at = at
 
-    def written(self, *, is_current: bool = True) -> None:
+    def written(self, at: float, *, is_current: bool = True) -> None:
         """A write or a claim was acknowledged; ``is_current``: no change came since."""
-        self._written_at = self._clock()
-        self._changed_at = None if is_current else self._clock()
+        self._written_at = at
+        self._changed_at = None if is_current else at
         self.owner = None
         self.writes += 1
 

@@ -499,14 +499,18 @@ class Worker:
             self._outage.over()
             self._postpone(setbacks)
 
-    def begin(self, attachment: Attachment) -> bool:
-        """The write of a host begins; False where it owns no row, which is claimed first."""
-        self._pending.discard(attachment)
-        attachment.take()
-        if attachment.row is not None:
-            return True
-        self._unclaimed[attachment] = None
-        return False
+    def begin(self, hosts: Iterable[Attachment]) -> list[Attachment]:
+        """The writes of these hosts begin; returns those that own rows. The others are claimed
+        first."""
+        owning: list[Attachment] = []
+        for attachment in hosts:
+            self._pending.discard(attachment)
+            attachment.take()
+            if attachment.row is None:
+                self._unclaimed[attachment] = None
+            else:
+                owning.append(attachment)
+        return owning
 
     def next_due(self, until: float) -> list[Attachment]:
         """The next few hosts whose time has come, unless ``until`` has come as well."""
@@ -615,7 +619,7 @@ class _Due:
             self._until
         ):
             self.begun.extend(some)
-            owning = [one for one in some if self._worker.begin(one)]
+            owning = self._worker.begin(some)
             if suspects := [one for one in owning if one.suspect]:
                 self.suspects.extend(suspects)
                 owning = [one for one in owning if not one.suspect]

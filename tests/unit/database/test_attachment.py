@@ -210,7 +210,7 @@ def test_a_rejected_column_is_left_out_and_tried_again_by_itself() -> None:
     write = bench.attachment.plan()
     assert write is not None
     assert "vcpus_used" not in write.columns
-    bench.attachment.acknowledge(write)
+    bench.attachment.acknowledge(write, bench.now)
     assert not bench.attachment.dirty
     for seconds in (1.0, 2.0, 4.0):
         bench.now = bench.attachment.due_at
@@ -224,7 +224,7 @@ def test_a_rejected_column_is_left_out_and_tried_again_by_itself() -> None:
     bench.attachment.take()
     write = bench.attachment.plan()
     assert write is not None
-    bench.attachment.acknowledge(write)
+    bench.attachment.acknowledge(write, bench.now)
     assert (bench.attachment.left_out, bench.attachment.trouble) == ({}, None)
 
 
@@ -317,7 +317,7 @@ def test_what_another_program_changed_is_named() -> None:
     repair = bench.attachment.plan()
     assert repair is not None
     assert repair.named == edit.wanted
-    bench.attachment.acknowledge(repair)
+    bench.attachment.acknowledge(repair, bench.now)
     bench.host.start(vcpus=2, memory_kib=0)
     write = bench.attachment.plan()
     assert write is not None
@@ -445,7 +445,7 @@ def test_setbacks_are_spaced_out_until_one_succeeds() -> None:
     bench.host.start()
     write = bench.attachment.plan()
     assert write is not None
-    bench.attachment.acknowledge(write)
+    bench.attachment.acknowledge(write, bench.now)
     assert (bench.attachment.suspect, bench.attachment.retrying) == (False, False)
     bench.attachment.postpone()
     assert bench.attachment.due_at == 102.0
@@ -470,7 +470,7 @@ def test_what_was_refused_stays_alone_for_a_minute() -> None:
     bench.host.start()
     write = bench.attachment.plan()
     assert write is not None
-    bench.attachment.acknowledge(write)
+    bench.attachment.acknowledge(write, bench.now)
     assert bench.attachment.suspect
     bench.now += 60.0
     assert not bench.attachment.suspect

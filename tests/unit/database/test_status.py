@@ -10,14 +10,14 @@ def test_the_oldest_unwritten_change_is_what_counts() -> None:
     now = 0.0
     history = RowHistory(lambda: now)
     assert history.unwritten_seconds is None
-    history.changed(pending=False)
+    history.changed(now, pending=False)
     now = 3.0
-    history.changed(pending=True)
+    history.changed(now, pending=True)
     assert history.unwritten_seconds == 3
-    history.written()
+    history.written(now)
     assert (history.unwritten_seconds, history.written_seconds, history.writes) == (None, 0, 1)
     now = 5.0
-    history.changed(pending=False)
+    history.changed(now, pending=False)
     assert (history.unwritten_seconds, history.written_seconds) == (0, 2)
 
 
@@ -25,9 +25,9 @@ def test_a_change_that_was_none_does_not_age_the_next_one() -> None:
     """Rows are looked at also when nothing has changed."""
     now = 0.0
     history = RowHistory(lambda: now)
-    history.changed(pending=False)
+    history.changed(now, pending=False)
     now = 60.0
-    history.changed(pending=False)
+    history.changed(now, pending=False)
     assert history.unwritten_seconds == 0
 
 

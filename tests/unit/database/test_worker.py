@@ -38,7 +38,7 @@ class WillingLane:
         while hosts := due():
             for host in hosts:
                 if (write := host.plan()) is not None:
-                    host.acknowledge(write)
+                    host.acknowledge(write, asyncio.get_running_loop().time())
                 if host in self.restless and host.row is not None:
                     self.looks += 1
                     host.touch()
