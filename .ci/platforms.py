@@ -51,8 +51,9 @@ def table(record: dict[str, Any]) -> str:
 
 
 def cell(platforms: dict[str, Any], name: str, program: str) -> str:
-    """The version of a program that was found there."""
-    return str(platforms.get(name, {}).get("versions", {}).get(program, "not run"))
+    """The version of a program that the last run there has found."""
+    platform = platforms.get(name, {})
+    return str(platform["versions"].get(program, "not run")) if platform.get("runs") else "not run"
 
 
 def run(platforms: dict[str, Any], name: str, what: str) -> str:
