@@ -34,6 +34,11 @@ need_root() {
     if ((EUID != 0)); then
         die 2 "a root of another Debian is made and entered by root only: run ./dev as root"
     fi
+    # mmdebstrap and apt fail at such paths, the latter without naming the cause. Spaces are fine.
+    if [[ $roots == *[\"\\:$'\n']* || $roots != /* ]]; then
+        die 2 "the cache folder $(printf %q "$roots") must be an absolute path without quotation" \
+            "marks, backslashes, colons and line breaks; set ASYNCHOST_CACHE to another one"
+    fi
     need_packages mmdebstrap debian-archive-keyring
     mirror=${ASYNCHOST_MIRROR:-$(mirror_of Debian)}
     if [[ -z $mirror ]]; then

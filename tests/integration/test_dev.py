@@ -113,6 +113,17 @@ async def test_an_unknown_group_of_tests_is_refused_with_the_known_ones(checkout
     assert not (checkout / ".venv").exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user is told to be root first")
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a:b", "a\nb"])
+async def test_a_cache_folder_that_apt_cannot_use_is_refused(checkout: Path, name: str) -> None:
+    """By its name, before anything is made there."""
+    environment = {"ASYNCHOST_CACHE": str(checkout / name)}
+    async with command(str(checkout / "dev"), "matrix", "sid", environment=environment) as running:
+        assert await running.ends() == 1
+    assert mentioned(running, "must be an absolute path without quotation marks")
+    assert not (checkout / name).exists()
+
+
 async def test_a_folder_without_mysql_is_refused(checkout: Path) -> None:
     """Before a test runs: without its server, each of them would fail."""
     environment = {"ASYNCHOST_MYSQL": str(checkout)}
