@@ -11,6 +11,9 @@ root_suite() {
     debian12) echo bookworm ;;
     debian13) echo trixie ;;
     sid) echo sid ;;
+    # The packages are built and installed in copies of these, which nothing else enters.
+    package12) echo bookworm ;;
+    package13) echo trixie ;;
     # MariaDB and MySQL cannot both be installed in one Debian.
     mysql) echo sid mysql-server-core ;;
     *) die 2 "no such root: $1" ;;

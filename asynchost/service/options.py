@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from asynchost.errors import ConfigurationError
 from asynchost.service.config import Loaded, Texts, load
@@ -74,7 +75,38 @@ def _option(setting: Setting, purpose: str | None) -> Callable[[F], F]:
         metavar=metavar,
         multiple=setting.scope is not Scope.PROCESS,
         help=help_text,
+        shell_complete=_completing(setting),
     )
+
+
+def _completing(setting: Setting) -> Callable[..., list[CompletionItem]]:
+    """What a shell offers for the value: choices, and ``NAME=`` of the configured hosts."""
+
+    def complete(
+        context: click.Context, _: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        head, equals, _value = incomplete.rpartition("=")
+        offered = [f"{head}{equals}{choice}" for choice in setting.choices]
+        if not equals and setting.scope is not Scope.PROCESS and setting.name != "connect":
+            offered += [f"{name}=" for name in _configured_names(context)]
+        return _items(offered, incomplete)
+
+    return complete
+
+
+def complete_host(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The names of the configured hosts, for a shell."""
+    return _items(_configured_names(context), incomplete)
+
+
+def _configured_names(context: click.Context) -> list[str]:
+    return [table.name for table in files_of(context.params.get("config_place")).hosts]
+
+
+def _items(offered: Sequence[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(one) for one in offered if one.startswith(incomplete)]
 
 
 HOST_OPTIONS: Final = tuple(one.name for one in SETTINGS.values() if one.scope is Scope.ALL_OR_ONE)

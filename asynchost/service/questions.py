@@ -34,6 +34,7 @@ from asynchost.service.mistakes import all_of
 from asynchost.service.options import (
     DATABASE_OPTIONS,
     HOST_OPTIONS,
+    complete_host,
     config_option,
     credentials_of,
     files_of,
@@ -63,7 +64,7 @@ class Asked(NamedTuple):
 
 
 @click.command()
-@click.argument("host", required=False)
+@click.argument("host", required=False, shell_complete=complete_host)
 @options(
     "connect",
     *HOST_OPTIONS,
@@ -116,7 +117,7 @@ async def _told(asked: Asked) -> Told:
 
 
 @click.command()
-@click.argument("host", required=False)
+@click.argument("host", required=False, shell_complete=complete_host)
 @config_option
 @options(
     "connect",
