@@ -84,6 +84,9 @@ class DatabaseUrl:
             raise _refuse(text, f"the scheme must be mysql; {_SHAPE}")
         account, _, places = parts["authority"].rpartition("@")
         user, has_password, secret = account.partition(":")
+        # What is masked above may be more than the password, where there is a further @.
+        if not is_text(f"{user}{places}{parts['path']}{parts['query']}"):
+            raise _refuse(text, f"it holds bytes that are no UTF-8; {_SHAPE}")
         if not user:
             raise _refuse(text, f"it names no user; {_SHAPE}")
         database = unquote(parts["path"])
