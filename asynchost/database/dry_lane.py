@@ -17,6 +17,7 @@ from asynchost.database.layout import Layout
 from asynchost.database.schema import OWNED_COLUMNS
 from asynchost.database.session import Session
 from asynchost.database.statements import FenceKey, RowWrite
+from asynchost.database.twins import Twins
 from asynchost.errors import RowConflictError
 
 
@@ -84,6 +85,9 @@ class DryLane(Lane):
     ) -> list[Attachment]:
         """What others write meanwhile is left out of account."""
         return []
+
+    async def look_for_twins(self, twins: Twins, attachments: Iterable[Attachment]) -> None:
+        """A dry run shows what would be written, and watches no rows."""
 
     async def renew(
         self,

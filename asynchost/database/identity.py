@@ -118,7 +118,7 @@ class NovaServices:
 
     def _named(self, host: str) -> list[NovaService]:
         sharing = self._by_short_name.get(_shortened(host), [])
-        return [service for service in sharing if _folded(service.host) == _folded(host)]
+        return [service for service in sharing if folded(service.host) == folded(host)]
 
 
 def live(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -144,10 +144,10 @@ def can_share(names: Sequence[str]) -> list[bool]:
     The database compares names by its own rules, without regard to case and trailing spaces, so
     only plain names are let in that no such rule takes for the same.
     """
-    folded = [_folded(name) for name in names]
+    keys = [folded(name) for name in names]
     seen: set[str] = set()
     shares = []
-    for name, key in zip(names, folded, strict=True):
+    for name, key in zip(names, keys, strict=True):
         shares.append(name.isascii() and name == name.strip() and key not in seen)
         seen.add(key)
     return shares
@@ -162,15 +162,16 @@ def matched_by_name(batch: Sequence[Wanted], found: Sequence[tuple[str, T]]) -> 
     """
     if len(batch) == 1:
         return [[thing for _, thing in found]]
-    matched: dict[str, list[T]] = {_folded(wanted.name): [] for wanted in batch}
+    matched: dict[str, list[T]] = {folded(wanted.name): [] for wanted in batch}
     for name, thing in found:
-        matched[_folded(name)].append(thing)
+        matched[folded(name)].append(thing)
     return list(matched.values())
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """A name without what the database's usual rules leave out of account."""
     return name.casefold().rstrip(" ")
 
 
 def _shortened(name: str) -> str:
-    return _folded(short_name(name) or name)
+    return folded(short_name(name) or name)

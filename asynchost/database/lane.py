@@ -22,6 +22,7 @@ from asynchost.database.records import Record, Retry, Verdict
 from asynchost.database.rows import Value, Values, same
 from asynchost.database.session import Row, Session
 from asynchost.database.statements import FenceKey, RowWrite, Sign
+from asynchost.database.twins import MOST, NewRow, Twins
 from asynchost.database.vigil import MISSED_RENEWALS, Sight
 from asynchost.errors import DatabaseRefusedError
 from asynchost.log import get_logger
@@ -77,6 +78,19 @@ class Lane:
                 records = {record.key: record for record in map(_record, rows)}
                 lost += [a for a in part if self._judge(a, records) is Verdict.LOST]
         return lost
+
+    async def look_for_twins(self, twins: Twins, attachments: Iterable[Attachment]) -> None:
+        """Tell of other live rows of these hosts' names, made since the last look."""
+        async with self._alone():
+            ((newest,),) = await self._session.query(statements.newest_row())
+            rows: list[NewRow] = []
+            if twins.after is not None:
+                new = statements.newer_rows(twins.after, MOST)
+                for row_id, name, service_id in await self._session.query(new):
+                    # Where the column is binary the driver gives bytes.
+                    text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+                    rows.append(NewRow(row_id, text, service_id))
+        twins.look(newest or 0, rows, attachments)
 
     async def flush(self, due: Due) -> list[Setback]:
         """Write what differs of the hosts that are due, until none is.

@@ -208,6 +208,19 @@ def live_rows(names: Sequence[str], *, host: bool = False) -> str:
     )
 
 
+def newest_row() -> str:
+    """The highest id, of a row that is live or not; NULL where there is no row."""
+    return f"SELECT MAX(id) FROM {TABLE}"
+
+
+def newer_rows(row_id: int, most: int) -> str:
+    """Live rows with a higher id than this, the oldest first."""
+    return (
+        f"SELECT id, hypervisor_hostname, service_id FROM {TABLE}"
+        f" WHERE id > {row_id:d} AND deleted = 0 ORDER BY id LIMIT {most:d}"
+    )
+
+
 def false_rows(most: int) -> str:
     """The hosts whose agents say that their rows are not, or not wholly, as they should be."""
     return (

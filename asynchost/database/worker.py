@@ -32,6 +32,7 @@ from asynchost.database.session import Session
 from asynchost.database.settings import WhenFenced, WriterSettings
 from asynchost.database.statements import PARTIAL, REFUSED
 from asynchost.database.status import WriterStatus
+from asynchost.database.twins import Twins
 from asynchost.database.url import DatabaseUrl, Endpoint
 from asynchost.errors import DatabaseRefusedError, DatabaseUnavailableError
 from asynchost.log import get_logger
@@ -109,6 +110,7 @@ class Worker:
         """Opens the connection that is to follow."""
         self._to_read_back: dict[Attachment, None] = {}
         """The hosts whose rows were not read back since the connection was replaced."""
+        self._twins = Twins()
         self._past_edits = 0
         """Foreign edits of hosts that were detached."""
         self._log = get_logger("asynchost.database")
@@ -393,6 +395,7 @@ class Worker:
             # A random phase, so that agents which lost one server together do not tick together.
             rounds.begin(loop.time(), self.attachments, random.random())  # noqa: S311
         look_at = loop.time() if self._settings.when_fenced == WhenFenced.WAIT else _NEVER
+        await self._look_for_twins(lane)
         while not self.closing:
             lane = await self._keep_connected(lane)
             now = loop.time()
@@ -443,6 +446,14 @@ class Worker:
                 await self._turn(lane, [a for a in left if a.retrying])
         self._release_flushes()
 
+    async def _look_for_twins(self, lane: Lane) -> None:
+        try:
+            await lane.look_for_twins(self._twins, self.attachments)
+        except StatementError as error:
+            if error.kind is Kind.CONNECTION:
+                raise
+            self._log.debug("new rows not looked at", reason=error.reason)
+
     def _next_to_read_back(self, now: float) -> list[Attachment]:
         some = list(islice(self._to_read_back, _TENDED_AT_ONCE))
         for attachment in some:
@@ -472,6 +483,7 @@ class Worker:
                     raise
                 # As where the whole table is locked. Their turn comes again.
                 self._log.debug("rows not read back", count=len(read_back), reason=error.reason)
+            await self._look_for_twins(lane)
         if moved := [a for a in read_back if a in self.attachments and a.state_moved]:
             await self._renew(lane, moved)
         for attachment in read_back:

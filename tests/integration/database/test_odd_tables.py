@@ -1,6 +1,8 @@
 """Tables as somebody has left them: refused at the start with what mends them, or worked with."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -224,3 +226,39 @@ async def test_a_trigger_whose_definer_is_gone_is_told_with_what_mends_it(
         await asyncio.to_thread(database.execute, "DROP TRIGGER orphan")
         await writer.flush()
     assert database.row("hypervisor_hostname = 'n0'")["vcpus_used"] == 3
+
+
+async def test_a_second_live_row_that_appears_is_told_once(database: Database) -> None:
+    """The host's own row goes on being written; a row of another service is no twin of it."""
+    host, other = FakeHost("n1"), FakeHost("n2")
+    settings = WriterSettings(
+        quiet_seconds=0, maximum_delay_seconds=0, read_back_interval_seconds=0.1
+    )
+    with capture_logs() as logs:
+        async with ComputeNodeWriter(database.url, settings=settings) as writer:
+            attachment = writer.attach(host)
+            writer.attach(other, service_id=3)
+            await writer.flush()
+            twin = database.insert_node(hypervisor_hostname="N1", service_id=9)
+            database.insert_node(hypervisor_hostname="n2", service_id=4)
+            await eventually(lambda: told(logs))
+            host.start(vcpus=2)
+            await writer.flush()
+            # The rows of the last look are looked at again.
+            third = database.insert_node(hypervisor_hostname="n1", service_id=9)
+            await eventually(lambda: len(told(logs)) > 1)
+            row = database.row(f"id = {attachment.row_id}")
+    assert row["vcpus_used"] == 2
+    assert attachment.error is None
+    lines = told(logs)
+    assert [line["other"] for line in lines] == [twin, third]
+    for line in lines:
+        assert (line["host"], line["row"]) == ("n1", attachment.row_id)
+        database.execute(line["mend"])
+    async with ComputeNodeWriter(database.url, settings=settings) as writer:
+        writer.attach(host)
+        await writer.flush()
+
+
+def told(logs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [log for log in logs if log["event"] == "second live row of a host's name"]
