@@ -105,6 +105,9 @@ class _Attempt:
         claims: list[Claim] = []
         for one, (node, service, guarded, term) in zip(found, guards, strict=True):
             wanted, row = one.wanted, one.row
+            if guarded in held:
+                # The guards may take two names for one that are two names among the rows.
+                raise RowConflictError(wanted.name, (held[guarded], wanted.host))
             # Objects that are there already, where they are the same: keys are kept for long.
             key = FenceKey(wanted.name if node == wanted.name else node, sys.intern(service))
             if row is None:

@@ -13,6 +13,7 @@ from asynchost.database.identity import StillOwnedError, Wanted
 from asynchost.database.rows import RowEncoder, named
 from asynchost.database.session import Session
 from asynchost.database.url import DatabaseUrl
+from asynchost.errors import RowConflictError
 from asynchost.testing import FakeHost
 from tests.support.mariadb import Database
 from tests.support.proxy import Proxy
@@ -206,3 +207,25 @@ async def test_one_host_that_cannot_be_claimed_costs_the_others_nothing(
         await writer.flush()
     live = {row["hypervisor_hostname"]: row["vcpus_used"] for row in database.rows()}
     assert live == {"new": 1, "old": 1, "adopted": 1, "naïve": 1, "twice": 0}
+
+
+async def test_names_that_only_the_guards_take_for_one(database: Database) -> None:
+    """The rows' names differ by case, the guards' do not: the second host is refused, and takes
+    nothing from the first."""
+    database.execute(
+        "ALTER TABLE compute_nodes MODIFY hypervisor_hostname varchar(255)"
+        " CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+    )
+    async with ComputeNodeWriter(database.url, settings=LIVELY) as writer:
+        host = FakeHost("node")
+        attachment = writer.attach(host)
+        await writer.flush()
+        writer.attach(FakeHost("NODE"))
+        async with asyncio.timeout(60):
+            with pytest.raises(RowConflictError, match="NODE"):
+                await writer.wait()
+        host.start(vcpus=2)
+        await writer.flush()
+        assert (attachment.error, attachment.term) == (None, 1)
+    (row,) = database.rows()
+    assert (row["hypervisor_hostname"], row["vcpus_used"]) == ("node", 2)
