@@ -65,6 +65,9 @@ class WillingLane:
         self.read_back += 1
         return []
 
+    async def look_for_twins(self, *_: object) -> None:
+        pass
+
     async def aclose(self) -> None:
         pass
 
