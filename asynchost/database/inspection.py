@@ -21,6 +21,7 @@ from asynchost.database.url import DatabaseUrl, Endpoint
 from asynchost.errors import DatabaseRefusedError
 
 _NO_DEFAULT = 1364
+_NO_RIGHT_TO_CREATE = (1044, 1142)
 _SOUND_SECONDS = 5.0
 """How long an inspection of a running writer's tables is trusted: finding the one bad row of a
 thousand takes ten refused statements."""
@@ -41,17 +42,47 @@ async def apply_schema(
 ) -> tuple[TableState, ...]:
     """Create whichever of the two tables is missing. Nothing that is there is altered.
 
+    A server creates one table at a time: an error says which were created, and which are missing.
+
     :raises DatabaseRefusedError: the database says no, as for want of the right to create.
     :raises DatabaseUnavailableError: it cannot be reached, or did not answer in time.
     """
-    states = []
+    states: list[TableState] = []
     async with await connect(url, password, deadline_seconds) as session:
         for table in (schema.TABLE, schema.FENCE):
             there = bool(await _columns(session, table))
             if not there:
-                await session.write(schema.ddl(table, if_not_exists=True))
+                try:
+                    await session.write(schema.ddl(table, if_not_exists=True))
+                except (DatabaseRefusedError, StatementError) as error:
+                    created = [state.table for state in states if state.created]
+                    raise await _not_created(session, table, created, error) from error
             states.append(TableState(table, created=not there))
     return tuple(states)
+
+
+async def _not_created(
+    session: Session,
+    table: str,
+    created: Sequence[str],
+    error: DatabaseRefusedError | StatementError,
+) -> DatabaseRefusedError | StatementError:
+    """Why a table is missing, and what was created before."""
+    before = f"; created was {', '.join(created)}" if created else ""
+    reason = f"{error.reason}; the table {table} is missing{before}"
+    if isinstance(error, StatementError):
+        # The server may have created the table after all.
+        reason += "; run asynchost schema --apply again"
+        return StatementError(str(session.url), error.code, reason, error.kind)
+    remedy = error.remedy
+    if error.code in _NO_RIGHT_TO_CREATE:
+        where = schema.quoted(session.url.database)
+        remedy = (
+            f"GRANT CREATE ON {where}.* TO {await _account(session)}, then run asynchost schema"
+            f" --apply again; or create it as another account: "
+            + schema.one_line(schema.ddl(table))
+        )
+    return DatabaseRefusedError(str(session.url), error.code, reason, remedy)
 
 
 async def connect(
@@ -99,7 +130,7 @@ async def check(session: Session, *, only_reads: bool = False) -> Layout:
     if not only_reads:
         await _refuse_demands(session, columns, layout)
         await prove_matches(session)
-    return layout
+    return layout._replace(counts_matches=session.counts_matches)
 
 
 async def blame(session: Session, error: DatabaseRefusedError) -> StatementError:

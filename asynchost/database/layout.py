@@ -37,6 +37,8 @@ class Layout(NamedTuple):
     """Whether rows name their nova-compute's host, in a column that may be read."""
     misfits: tuple[Misfit, ...] = ()
     """What is wrong with the columns that are written."""
+    counts_matches: bool = False
+    """Whether the server was seen to count matched rows; without a guard row nothing tells."""
 
     def filling(self, host: str, supported_instances: str) -> dict[str, str]:
         """The further columns of a new row and their values, as SQL; ``host`` is Nova's name of

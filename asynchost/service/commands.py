@@ -52,6 +52,8 @@ class Patience(NamedTuple):
     """For that and for closing the connections, which a hung libvirtd can draw out."""
 
 
+_ADMINISTRATORS = ("", "root", "mysql", "mariadb", "admin")
+"""The accounts that servers come with: no daemon should have their rights."""
 UNATTENDED = Patience(last_write=5.0, all=8.0)
 INTERACTIVE = Patience(last_write=1.5, all=1.9)
 """At a terminal somebody waits: two seconds is what feels prompt."""
@@ -125,14 +127,14 @@ def schema(*, applies: bool, config_place: str | None, **parameters: Any) -> Non
     credentials = credentials_of(parameters, files)
     if not applies:
         url = DatabaseUrl.parse(credentials.url)
-        click.echo(schema_text(url.database, url.user))
+        click.echo(schema_text(url.database, _agent(url)))
         return
     states = asyncio.run(apply_schema(credentials.url, password=credentials.password))
     for state in states:
         outcome = "created" if state.created else "was there, left as it is"
         click.echo(f"{state.table}: {outcome}")
     url = DatabaseUrl.parse(credentials.url)
-    click.echo(account_text(url.database, "asynchost"))
+    click.echo(account_text(url.database, _agent(url)))
 
 
 @cli.command()
@@ -150,6 +152,11 @@ def demo(*, log_level: str | None, log_format: str | None) -> None:
 
 for command in (explain, diff, doctor, config, status, watch):
     cli.add_command(command)
+
+
+def _agent(url: DatabaseUrl) -> str:
+    """The account to be made for the daemon: the URL's, unless that is an administrator's."""
+    return "asynchost" if url.user in _ADMINISTRATORS else url.user
 
 
 def schema_text(database: str, user: str) -> str:

@@ -269,8 +269,22 @@ async def _tables(url: str, password: str | None) -> AsyncIterator[Finding]:
             found = f"{misfit.reason}: not every host's values"
             yield Finding(Health.NOTE, "tables", found, mend([misfit]))
         yield Finding(Health.OK, "rights", "all that writing takes")
+        yield matches(layout.counts_matches)
         async for finding in _rows(url, password):
             yield finding
+
+
+def matches(seen: bool) -> Finding:
+    """Whether a write that changes no value is told from one that found no row."""
+    if seen:
+        return Finding(Health.OK, "matched rows", "counted by the server, also where none changes")
+    return Finding(
+        Health.NOTE,
+        "matched rows",
+        f"not known yet whether the server, or a proxy before it, counts them (CLIENT_FOUND_ROWS):"
+        f" {FENCE} has no row to see it by",
+        "none needed: the daemon sees it with its first row, and refuses a server that does not",
+    )
 
 
 async def _rows(url: str, password: str | None) -> AsyncIterator[Finding]:

@@ -316,8 +316,21 @@ async def test_the_doctor_finds_nothing_where_nothing_is_wrong(
     assert [line.split(":")[0] for line in out] == [
         *("ok    libvirt test+unix", "ok    rights", "ok    events", "ok    keepalive"),
         *("ok    event delivery", "ok    database", "ok    TLS", "ok    tables", "ok    rights"),
-        *("ok    clock", "ok    daemon"),
+        *("ok    matched rows", "ok    clock", "ok    daemon"),
     ]
+
+
+async def test_the_doctor_says_what_no_row_tells_yet(
+    database: Database, libvirtd: PrivateLibvirtd
+) -> None:
+    """Before the first host has a guard row, nothing shows whether matched rows are counted."""
+    status, out, err = await run_to_the_end(
+        "doctor", "--connect", libvirtd.uri("test"), "--database", database.url()
+    )
+    assert (status, err) == (0, [])
+    (line,) = (line for line in out if "matched rows" in line)
+    assert line.startswith("note  matched rows: not known yet")
+    assert "CLIENT_FOUND_ROWS" in line
 
 
 @pytest.mark.parametrize(

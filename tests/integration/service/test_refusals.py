@@ -69,7 +69,15 @@ async def test_what_the_database_refuses(empty_database: Database) -> None:
     assert "asynchost schema --apply" in line
 
     status, out, _ = await run_to_the_end("schema", "--apply", "--database", database.url())
-    assert (status, out) == (0, ["compute_nodes: created", "asynchost_fence: created"])
+    assert (status, out[:2]) == (0, ["compute_nodes: created", "asynchost_fence: created"])
+    # The account that makes the tables is an administrator's: the daemon's is another one.
+    account = "'asynchost'@'%'"
+    rest = [line for line in out[2:] if line]
+    assert rest[0] == "-- The account and the rights that asynchost run needs, and no other:"
+    assert rest[1] == f"-- CREATE USER IF NOT EXISTS {account} IDENTIFIED BY 'PASSWORD';"
+    assert [line.rpartition(" ON ")[2] for line in rest[2:4]] == [
+        f"`nova`.`{table}` TO {account};" for table in ("compute_nodes", "asynchost_fence")
+    ]
     line = await refusal(*run, environment=right)
     assert "GRANT" in line
     assert "compute_nodes" in line
@@ -79,13 +87,33 @@ async def test_what_the_database_refuses(empty_database: Database) -> None:
     assert "CREATE TABLE `asynchost_fence`" in line
 
     status, out, _ = await run_to_the_end("schema", "--apply", "--database", database.url())
-    assert (status, out) == (
+    assert (status, out[:2]) == (
         0,
         ["compute_nodes: was there, left as it is", "asynchost_fence: created"],
     )
     database.execute("ALTER TABLE compute_nodes DROP COLUMN running_vms")
     line = await refusal(*run, environment=right)
     assert "ADD COLUMN `running_vms`" in line
+
+
+async def test_one_table_of_two_that_can_be_created(empty_database: Database) -> None:
+    """It is said which table was created, which is missing, and how to go on."""
+    database = empty_database
+    database.execute(
+        "CREATE USER maker@localhost",
+        "GRANT SELECT, CREATE ON nova.compute_nodes TO maker@localhost",
+    )
+    apply = ("schema", "--apply", "--database", database.url("maker"))
+    line = await refusal(*apply)
+    assert "the table asynchost_fence is missing; created was compute_nodes" in line
+    assert "GRANT CREATE ON `nova`.* TO 'maker'@'localhost'" in line
+    database.execute("GRANT CREATE ON nova.* TO maker@localhost")
+    status, out, _ = await run_to_the_end(*apply)
+    assert (status, out[:2]) == (
+        0,
+        ["compute_nodes: was there, left as it is", "asynchost_fence: created"],
+    )
+    assert "-- CREATE USER IF NOT EXISTS 'maker'@'%' IDENTIFIED BY 'PASSWORD';" in out
 
 
 async def test_several_live_rows_of_one_name(database: Database) -> None:
