@@ -380,3 +380,41 @@ async def test_the_password_comes_from_file_or_environment(
             assert "s3cret" not in str(database.execute("SHOW FULL PROCESSLIST"))
             assert (await daemon.stops(signal.SIGTERM))[0] == 0
         assert daemon.said("s3cret") is None
+
+
+@pytest.mark.parametrize("giver", ["file", "credential"])
+async def test_a_password_that_changes_while_it_runs(
+    database: Database, tmp_path: Path, giver: str
+) -> None:
+    """The file is read again before each connection. systemd copies a credential at a start only,
+    and the log says so."""
+    secret = tmp_path / "database-password"
+    secret.write_text("first")
+    secret.chmod(0o600)
+    database.execute(
+        "CREATE USER agent@localhost IDENTIFIED BY 'first'", "GRANT ALL ON *.* TO agent@localhost"
+    )
+    arguments = asynchost(
+        *("run", "--connect", "node1=test:///default", "--database", database.url("agent")),
+        *("--audit-interval", "1"),
+    )
+    environment = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    if giver == "file":
+        arguments = (*arguments, "--database-password-file", str(secret))
+        environment = {}
+    async with command(*arguments, environment=environment) as daemon:
+        await row_is(database, DEFAULT_HOST)
+        database.execute("ALTER USER agent@localhost IDENTIFIED BY 'second'")
+        if giver == "file":
+            secret.write_text("second")
+        sessions = database.execute(
+            "SELECT id AS number FROM information_schema.processlist WHERE user = 'agent'"
+        )
+        database.execute(*(f"KILL {session['number']}" for session in sessions))
+        database.execute("UPDATE compute_nodes SET vcpus_used = 7")
+        if giver == "file":
+            await row_is(database, DEFAULT_HOST)
+        else:
+            await eventually(lambda: [line for line in daemon.err if "1045" in line])
+            (line, *_) = (line for line in daemon.err if "1045" in line)
+            assert "systemctl restart asynchost" in line
