@@ -4,6 +4,7 @@ May live here: what of a URL is secret. Must not: whether a URL is right, which 
 """
 
 import re
+from urllib.parse import unquote
 
 _SECRET_OPTION = re.compile(
     r"(?<=[?&])((?:[^=&#]*)(?:pass|pwd|secret|token)[^=&#]*)=[^&#]*", re.IGNORECASE
@@ -32,6 +33,28 @@ def masked(url: str) -> str:
 def masked_uri(uri: str) -> str:
     """The same for a libvirt URI, which may do without ``//``, as ``test:default`` does."""
     return masked(uri) if "://" in uri else _SECRET_OPTION.sub(r"\1=***", uri)
+
+
+def without_secrets(text: str, uri: str) -> str:
+    """``text`` with ``***`` in place of each password and token that ``uri`` holds.
+
+    For texts of libvirt's, which may repeat the URI, or a part of it, decoded or not.
+    """
+    text = text.replace(uri, masked_uri(uri))
+    for secret in _secrets(uri):
+        for form in {secret, unquote(secret)}:
+            text = text.replace(form, "***")
+    return text
+
+
+def _secrets(uri: str) -> list[str]:
+    """What :func:`masked_uri` leaves out, the longest first; empty values are none."""
+    _, separator, rest = uri.partition("://")
+    account, at, _ = rest.rpartition("@")
+    _, colon, password = account.partition(":")
+    found = [password] if separator and at and colon else []
+    found += [match[0].partition("=")[2] for match in _SECRET_OPTION.finditer(uri)]
+    return sorted(filter(None, found), key=len, reverse=True)
 
 
 def names_secret(key: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from asynchost import ComputeNodeWriter, HostMonitor, __version__
+from asynchost.masking import without_secrets
 from asynchost.service.accounts import Watched, answer
 from asynchost.service.control import Lines
 from asynchost.service.streams import outlet_of
@@ -23,6 +24,9 @@ _log = structlog.get_logger("asynchost.service")
 
 _NEW_HOSTS_SECONDS: Final = 1.0
 """How often a listener's answer looks for hosts that came, and for monitors begun anew."""
+FORMAT: Final = 1
+"""The version of the status as JSON. It grows when a member goes or gets another meaning; a member
+that is added leaves it as it is."""
 _WAITING_LINES: Final = 1000
 """For one listener that does not read; what is folded before that is bounded as well."""
 
@@ -61,6 +65,7 @@ class Answers:
         """How the daemon is doing, as JSON types."""
         outlet = outlet_of(sys.stderr)
         return {
+            "format": FORMAT,
             "pid": os.getpid(),
             "version": __version__,
             "running_seconds": monotonic() - self._began,
@@ -100,10 +105,8 @@ class Answers:
             "disk_known": snapshot.disk is not None or not disk_asked or not snapshot.disk_settled,
             "audit_interval_seconds": watched.settings.audit_interval_seconds,
             "patterns_without_domain": self.unmatched.get(watched.config.called, []),
-            "monitor": {**monitor.status.as_dict(), "host": watched.config.called},
-            "row": None
-            if attachment is None
-            else {**attachment.status.as_dict(), "host": watched.config.called},
+            "monitor": _named(watched, monitor.status.as_dict()),
+            "row": None if attachment is None else _named(watched, attachment.status.as_dict()),
         }
 
     async def _changes(self, host: str | None) -> Lines:
@@ -147,6 +150,23 @@ class Answers:
             for one in self._hosts
             if host is None or one.is_called(host) or one.config.called == host
         ]
+
+
+def _named(watched: Watched, status: Mapping[str, Any]) -> dict[str, Any]:
+    """The status with the host's name, and without the secrets of the host's URI.
+
+    Reasons hold libvirt's own texts, and libvirt repeats a URI as it was given.
+    """
+    uri = watched.config.uri
+    cleaned: dict[str, Any] = {"host": watched.config.called}
+    for name, value in status.items():
+        if name == "reason" and value is not None:
+            cleaned[name] = without_secrets(value, uri)
+        elif name in ("unreadable", "unreadable_disks"):
+            cleaned[name] = {one: without_secrets(text, uri) for one, text in value.items()}
+        elif name != "host":
+            cleaned[name] = value
+    return cleaned
 
 
 def _forget(task: "asyncio.Task[None]") -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 
 from asynchost.plain import plain
+from asynchost.service.answers import FORMAT
 from asynchost.service.control import Answer, ask_all, listen_to_all
 from asynchost.service.logs import configure_logs
 from asynchost.service.options import json_option
@@ -50,6 +51,7 @@ async def _status(*, as_json: bool, again: bool) -> int:
             click.clear()
         if as_json:
             document = {
+                "format": FORMAT,
                 "standing": standing.word,
                 "exit_status": int(standing),
                 "daemons": [_with_remarks(daemon) for daemon in daemons],

@@ -3,7 +3,7 @@
 import pytest
 
 from asynchost.errors import CallTimeoutError, HypervisorRefusedError, HypervisorUnavailableError
-from asynchost.masking import masked_uri
+from asynchost.masking import masked_uri, without_secrets
 from asynchost.monitor import HostMonitor
 
 SECRET = "hush"
@@ -45,3 +45,25 @@ def test_a_password_is_shown_nowhere(uri: str) -> None:
     for text in texts:
         assert SECRET not in text
         assert "***" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "uri"),
+    [
+        ("cannot parse {uri}: no host", f"test+tcp://user:{SECRET}@[::1/default"),
+        ("cannot execute binary /bin/hush", f"test+ext://h/default?command=/bin/x&token={SECRET}"),
+        ("login of user with hush@7 failed", f"test+tcp://user:{SECRET}%407@h/default"),
+        ("login of user with hush%407 failed", f"test+tcp://user:{SECRET}%407@h/default"),
+    ],
+)
+def test_a_reason_shows_no_secret_of_its_uri(text: str, uri: str) -> None:
+    """The URI as a whole, or one of its secrets alone, decoded or not."""
+    cleaned = without_secrets(text.format(uri=uri), uri)
+    assert SECRET not in cleaned
+    assert "***" in cleaned
+
+
+@pytest.mark.parametrize("uri", ["test:///default", "test:default", "test+tcp://user:@h/?token="])
+def test_a_reason_of_a_uri_without_a_secret_is_left_as_it_is(uri: str) -> None:
+    """Also where a password or an option is empty."""
+    assert without_secrets("Cannot recv data", uri) == "Cannot recv data"

@@ -89,6 +89,26 @@ async def test_a_daemon_that_is_stopped_is_told_within_two_seconds(
     assert "did not answer within 1.5 s" in said["problems"][0]
 
 
+async def test_status_shows_no_secret_of_a_uri(database: Database, tmp_path: Path) -> None:
+    """Not in libvirt's own text either, which repeats a command of the URI."""
+    environment = {FOLDER_VARIABLE: str(tmp_path)}
+    uri = "test+ext://user:hush@host/default?command=/hush-hush&token=hush-hush"
+    arguments = run("test:///default", database, "--connect", f"b={uri}")
+    async with command(*arguments, environment=environment) as daemon:
+        await daemon.says("row claimed")
+
+        async def told() -> bool:
+            said = (await status(tmp_path))[1]
+            assert (said["format"], said["daemons"][0]["format"]) == (1, 1)
+            assert "hush" not in json.dumps(said)
+            return "cannot execute binary /***" in json.dumps(said)
+
+        await eventually(told)
+        _, out, _ = await run_to_the_end("status", environment=environment)
+        assert "hush" not in "\n".join(out)
+        assert (await daemon.stops(signal.SIGTERM))[0] == 0
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
 async def test_a_member_of_the_daemons_group_may_ask_for_the_status_alone(
     database: Database, tmp_path: Path
