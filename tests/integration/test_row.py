@@ -200,8 +200,8 @@ async def test_an_instances_path_that_is_missing_makes_the_disk_unknown(
         row = database.row()
         assert row["free_disk_gb"] == row["local_gb"] - row["local_gb_used"]
         # Gone again: what was known is kept.
-        folder.rmdir()
         lines = len(caplog.messages)
+        folder.rmdir()
         await eventually(lambda: any("disk not known" in m for m in caplog.messages[lines:]))
         assert database.row()["local_gb"] == total
     (first, second) = [message for message in caplog.messages if "disk not known" in message]
