@@ -206,10 +206,12 @@ async def test_what_says_yes_to_everything_is_no_server() -> None:
 
 
 async def pass_on(reader: asyncio.StreamReader, down: asyncio.StreamWriter) -> None:
-    """All that a client sends."""
-    while piece := await reader.read(65_536):
-        down.write(piece)
-    down.close()
+    """All that a client sends, until the client closes or resets its connection."""
+    try:
+        while piece := await reader.read(65_536):
+            down.write(piece)
+    finally:
+        down.close()
 
 
 async def test_an_answer_that_is_none_closes_the_session(database: Database) -> None:
@@ -332,9 +334,9 @@ async def test_a_proxy_that_drops_found_rows_is_refused(database: Database, ther
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up, down = await asyncio.open_unix_connection(database.server.socket)
         writer.write(await up.read(65_536))
-        login = bytearray(await reader.read(65_536))
-        login[4] &= ~CLIENT.FOUND_ROWS
-        down.write(login)
+        if login := bytearray(await reader.read(65_536)):
+            login[4] &= ~CLIENT.FOUND_ROWS
+            down.write(login)
         forward = asyncio.create_task(pass_on(reader, down))
         while piece := await up.read(65_536):
             writer.write(piece)
