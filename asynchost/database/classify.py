@@ -56,9 +56,9 @@ _CODES: dict[Kind, tuple[int, ...]] = {
     Kind.RESOLVE: (1062,),
     Kind.CONFIGURATION: (
         *(1044, 1045, 1049, 1054, 1064, 1142, 1143, 1146, 1227, 1251, 1364, 1665, 1698),
-        # Accounts: no such plugin, the password or the account has run out or is locked, TLS is
-        # asked for.
-        *(1524, 1820, 1862, 3118, 3159, 3955, 4151),
+        # Accounts: none for this machine, no such plugin, the password or the account has run out
+        # or is locked, TLS is asked for.
+        *(1130, 1524, 1820, 1862, 3118, 3159, 3955, 4150, 4151),
         *(2026, 2059, 2061),
     ),
 }

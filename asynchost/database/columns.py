@@ -13,17 +13,19 @@ from asynchost.database.schema import COMPUTE_NODES_COLUMNS, TABLE, quoted
 _BITS = {"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "bigint": 64}
 _PUBLISHED_BITS = 32
 _NUMBERS = frozenset((*_BITS, "decimal", "float", "double", "bit", "year"))
-_TEXTS = frozenset(
-    [
-        *("char", "varchar", "tinytext", "text", "mediumtext", "longtext"),
-        *("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"),
-    ]
-)
+_BYTES = frozenset(("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"))
+_TEXTS = _BYTES | {"char", "varchar", "tinytext", "text", "mediumtext", "longtext"}
 _TIMES = frozenset(("date", "datetime", "timestamp", "time"))
 
-_NO_TEXTS = frozenset(("uuid", "inet4", "inet6", "point", "geometry", "vector"))
-_NO_NUMBERS = _TIMES | _NO_TEXTS | {"year", "float", "json", "set", "enum"}
-"""A FLOAT is shown with six digits, whatever it holds."""
+_NO_TEXTS = frozenset(
+    [
+        *("uuid", "inet4", "inet6", "vector", "geometry", "point", "linestring", "polygon"),
+        *("multipoint", "multilinestring", "multipolygon", "geometrycollection", "geomcollection"),
+    ]
+)
+_NO_NUMBERS = _TIMES | _NO_TEXTS | _BYTES | {"year", "float", "json", "set", "enum"}
+"""A FLOAT is shown with six digits, whatever it holds. Read back, the
+bytes of a BIT, which are the number, and those of a BLOB, which are its digits, look alike."""
 
 _COUNT, _MEMORY_MB, _DISK_GB = 10_000, 16_000_000, 8_000_000
 _LARGEST = {

@@ -97,11 +97,12 @@ class LoginConnection(aiomysql.Connection):  # type: ignore[misc]  # it has no t
     def _encrypted(self, password: bytes, key: bytes) -> bytes:
         try:
             return bytes(_auth.sha2_rsa_encrypt(password, self.salt, key))
-        except ValueError as error:
-            # cryptography's texts are for programmers.
+        except (AttributeError, TypeError, ValueError) as error:
+            # cryptography's texts are for programmers. A key of another kind than RSA's encrypts
+            # nothing, and does not know the method.
             raise pymysql.err.OperationalError(
                 NO_KEY,
-                f"the server's public key is none, or is too short for a password of"
+                f"the server's public key is no RSA key, or is too short for a password of"
                 f" {len(password)} bytes",
             ) from error
 
@@ -141,10 +142,11 @@ def read_key(database: str, path: str | None) -> bytes | None:
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - the path is a text from the URL
             return file.read(65_536)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise DatabaseRefusedError(
             database,
             None,
-            f"server_public_key {path} cannot be used: {error.strerror}",
+            f"server_public_key {path} cannot be used: {reason}",
             "give the server's public_key.pem in a file that this user can read",
         ) from None

@@ -21,9 +21,13 @@ def refusal(
 def _remedy(url: DatabaseUrl, code: int | None) -> str:
     database = f"CREATE DATABASE {schema.quoted(url.database)}"
     alter = f"ALTER USER {url.user!r}@'HOST'"
+    key = f"whether server_public_key {url.server_public_key} is this server's, "
     remedies = {
-        (1045, 1698): f"check the password, whether {url.user!r} may come from this machine, and"
-        " whether the account asks for TLS or a client's certificate (ssl_mode, ssl_cert)",
+        (1045, 1698): f"check the password, {key if url.server_public_key else ''}whether"
+        f" {url.user!r} may come from this machine, and whether the account asks for TLS or a"
+        " client's certificate (ssl_mode, ssl_cert)",
+        (1130,): f"make an account that may come from this machine: CREATE USER {url.user!r}@'HOST'"
+        " IDENTIFIED BY 'PASSWORD'",
         (2000,): "check host and port: another protocol may be spoken there",
         (2026,): "turn TLS on in the server, or take the ssl_ options out of the URL",
         (1227, 1370): f"the account lacks rights: {grants(url)}",
@@ -42,6 +46,7 @@ def _remedy(url: DatabaseUrl, code: int | None) -> str:
         (1820, 1862): f"the account needs a new password: {alter} IDENTIFIED BY 'PASSWORD', or one"
         f" that does not run out: {alter} PASSWORD EXPIRE NEVER",
         (3118, 4151): f"unlock it: {alter} ACCOUNT UNLOCK",
+        (4150,): "check the password, since a wrong one came too often; then FLUSH PRIVILEGES",
         (3955,): f"check the password, since a wrong one came too often; then {alter} ACCOUNT"
         " UNLOCK",
         (3159,): "connect with TLS: ?ssl_ca=FILE, or ?ssl_mode=REQUIRED to check no certificate; or"

@@ -320,8 +320,8 @@ def _translate(error: Exception, url: DatabaseUrl, deadline_seconds: float) -> E
         reason = f"no answer within {deadline_seconds:g} s"
         return StatementError(str(url), None, reason, Kind.CONNECTION)
     code, reason, kind = code_of(error), reason_of(error), kind_of(error)
-    if "cryptography" in reason:
-        # A RuntimeError of PyMySQL's.
+    if isinstance(error, RuntimeError) and "cryptography" in reason:
+        # PyMySQL's own. The server's words may hold the name of an account or a column.
         reason = "the package cryptography, which encrypts the password, is not installed"
         way_out = (
             "connect with TLS (?ssl_ca=FILE) or by unix_socket, or install asynchost[mysql-auth]"

@@ -12,6 +12,10 @@ from asynchost.errors import DatabaseRefusedError
 
 _OTHER_NAME = (62, 64)
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
+_NO_TIME = (9, 10)
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
+_FLAWED = (24, 26, 66, 67, 68, 79)
+"""A certificate that is no authority's, is for another purpose, or has a weak key or digest."""
 
 
 class Mode(StrEnum):
@@ -74,6 +78,13 @@ def remedy(cause: ssl.SSLError) -> str:
         return "the server may want a client's certificate: give ssl_cert and ssl_key"
     if cause.verify_code in _OTHER_NAME:
         return "give the host by a name that is in its certificate, or ssl_mode=VERIFY_CA"
+    if cause.verify_code in _NO_TIME:
+        return "renew that certificate, the server's or its CA's, or set the clock of this machine"
+    if cause.verify_code in _FLAWED:
+        return (
+            "make that certificate, the server's or its CA's, anew: a CA's has basicConstraints"
+            " CA:TRUE, and a server's extended key usage, if it names any, is serverAuth"
+        )
     return "give the certificate of the CA that signed the server's as ssl_ca"
 
 

@@ -99,6 +99,16 @@ async def test_a_python_that_cannot_do_is_refused(checkout: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("arguments", [("--group",), ("--group=",), ("--group", "")])
+async def test_a_group_without_a_name_runs_nothing(
+    checkout: Path, arguments: tuple[str, ...]
+) -> None:
+    """It would be the whole suite."""
+    async with command(str(checkout / "dev"), "test", *arguments) as running:
+        assert await running.ends() == 2
+    assert "lowest" in mentioned(running, "--group takes a name, one of: ")
+
+
 async def test_an_unknown_group_of_tests_is_refused_with_the_known_ones(checkout: Path) -> None:
     """Before anything is installed; every group that a test is marked with is known."""
     async with command(str(checkout / "dev"), "test", "--group", "nonsense") as running:

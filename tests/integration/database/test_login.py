@@ -1,5 +1,7 @@
 """Logging in to MySQL: by each of its plugins, each way, and what is said where it cannot be."""
 
+import asyncio
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -100,9 +102,19 @@ async def test_a_key_that_is_none_is_named(places: Places, tmp_path: Path) -> No
     places.account("pw")
     error = await refused(f"{places.tcp}?server_public_key={tmp_path}/missing", "pw")
     assert f"server_public_key {tmp_path}/missing cannot be used" in error.reason
+    error = await refused(f"{places.tcp}?server_public_key=/a%00b", "pw")
+    assert "cannot be used: embedded null byte" in error.reason
     (tmp_path / "other").write_text("no key\n")
-    error = await refused(f"{places.tcp}?server_public_key={tmp_path}/other", "pw")
-    assert "the server's public key is none" in error.reason
+    private, elliptic = tmp_path / "private", tmp_path / "elliptic"
+    for command in (
+        ("ecparam", "-genkey", "-noout", "-name", "prime256v1", "-out", private),
+        ("ec", "-in", private, "-pubout", "-out", elliptic),
+    ):
+        arguments = ["openssl", *map(str, command)]
+        await asyncio.to_thread(subprocess.run, arguments, check=True, capture_output=True)
+    for path in (tmp_path / "other", elliptic):
+        error = await refused(f"{places.tcp}?server_public_key={path}", "pw")
+        assert "the server's public key is no RSA key" in error.reason
 
 
 @pytest.mark.parametrize(

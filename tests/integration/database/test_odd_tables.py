@@ -167,6 +167,8 @@ async def test_values_are_compared_by_what_they_mean(database: Database, change:
 @pytest.mark.parametrize(
     "change",
     ["memory_mb FLOAT NOT NULL", "vcpus_used YEAR NOT NULL", "cpu_info POINT NOT NULL"]
+    + ["vcpus_used VARBINARY(20) NOT NULL", "disk_available_least BLOB", "vcpus BINARY(9) NOT NULL"]
+    + ["cpu_info POLYGON NOT NULL", "hypervisor_type GEOMETRYCOLLECTION NOT NULL"]
     + ([] if MYSQL else ["hypervisor_type UUID NOT NULL"]),
 )
 async def test_a_type_that_no_comparison_serves_is_refused(database: Database, change: str) -> None:

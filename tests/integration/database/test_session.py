@@ -17,7 +17,7 @@ from asynchost.database.url import DatabaseUrl
 from asynchost.errors import DatabaseRefusedError
 from asynchost.testing import FakeHost
 from tests.support.libvirtd_settings import free_tcp_port
-from tests.support.mariadb import Database, PrivateServer, in_the_open
+from tests.support.mariadb import Database, PrivateServer, in_the_open, over_tcp
 from tests.support.waiting import eventually
 
 
@@ -313,6 +313,25 @@ async def test_tcp_with_a_password() -> None:
         async with ComputeNodeWriter(url, password="p@ss/w:rd", settings=settings) as writer:
             writer.attach(FakeHost("n1"))
             await eventually(Database(server, "nova").rows)
+
+
+async def test_a_machine_that_no_account_is_for_is_told_so() -> None:
+    """A refusal with its way out, and no outage."""
+    async with over_tcp() as database:
+        database.execute("DROP USER agent@'127.0.0.1'")
+        with pytest.raises(DatabaseRefusedError) as caught:
+            await Session.connect(DatabaseUrl.parse(database.url), 10.0)
+    assert caught.value.code == 1130
+    assert "CREATE USER 'agent'@'HOST'" in caught.value.remedy
+
+
+async def test_an_accounts_name_is_not_taken_for_a_missing_package(database: Database) -> None:
+    """The server repeats the name in its answer."""
+    database.make_account("cryptography", password="right")
+    url = DatabaseUrl.parse(database.server.url(database.name, user="cryptography"))
+    with pytest.raises(DatabaseRefusedError) as caught:
+        await Session.connect(url, 10.0)
+    assert caught.value.code == 1045
 
 
 async def test_an_abandoned_statement_leaves_no_connection(database: Database) -> None:

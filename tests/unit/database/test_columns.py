@@ -62,6 +62,10 @@ def test_what_works_is_nothing_to_tell_of(name: str, full_type: str, length: int
         ("cpu_info", "int(11)", None, "no text", "mediumtext NOT NULL"),
         ("hypervisor_type", "char(1)", 1, "no more than 1 characters", "mediumtext NOT NULL"),
         ("hypervisor_hostname", "bigint", None, "no text", "varchar(255) NOT NULL"),
+        ("cpu_info", "multipolygon", None, "no text", "mediumtext NOT NULL"),
+        ("hypervisor_type", "geomcollection", None, "no text", "mediumtext NOT NULL"),
+        ("vcpus", "varbinary(20)", 20, "no number that can be read back", "int(11) NOT NULL"),
+        ("memory_mb", "longblob", None, "no number that can be read back", "int(11) NOT NULL"),
     ],
 )
 def test_what_holds_no_hosts_value_is_hopeless(

@@ -31,6 +31,8 @@ URL = DatabaseUrl.parse("mysql://me:secret@db/nova")
         (3118, "ALTER USER 'me'@'HOST' ACCOUNT UNLOCK"),
         (4151, "ALTER USER 'me'@'HOST' ACCOUNT UNLOCK"),
         (3955, "check the password"),
+        (4150, "FLUSH PRIVILEGES"),
+        (1130, "CREATE USER 'me'@'HOST'"),
         (1862, "PASSWORD EXPIRE NEVER"),
         (1820, "PASSWORD EXPIRE NEVER"),
         (3159, "?ssl_ca=FILE"),
@@ -46,3 +48,12 @@ def test_a_refusal_says_what_to_do(code: int | None, remedy: str) -> None:
     assert "secret" not in str(error)
     assert "\n" not in str(error)
     assert "mysql_native_password" not in str(error), "MySQL 9 has no such plugin"
+
+
+def test_a_key_that_was_given_may_be_another_servers() -> None:
+    """The server answers as to a wrong password."""
+    url = DatabaseUrl.parse("mysql://me@db/nova?server_public_key=/etc/key.pem")
+    assert (
+        "whether server_public_key /etc/key.pem is this server's" in refusal(url, 1045, "x").remedy
+    )
+    assert "server_public_key" not in refusal(URL, 1045, "because").remedy
