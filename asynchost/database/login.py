@@ -7,6 +7,8 @@ would otherwise take it encrypted with the server's public key; that key comes f
 where the user asked for it, from whoever answers.
 """
 
+import os
+import stat
 from typing import Any
 
 import aiomysql
@@ -132,6 +134,14 @@ class LoginConnection(aiomysql.Connection):  # type: ignore[misc]  # it has no t
         return bytes(self._password.encode("latin1"))
 
 
+def _content(path: str) -> bytes:
+    # Looked at before it is opened: opening a pipe could wait for ever.
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - the path is a text from the URL
+        raise ValueError("it is no regular file")
+    with open(path, "rb") as file:  # noqa: PTH123 - the path is a text from the URL
+        return file.read(65_536)
+
+
 def read_key(database: str, path: str | None) -> bytes | None:
     """The server's public key from its file, read anew for each connection.
 
@@ -140,8 +150,7 @@ def read_key(database: str, path: str | None) -> bytes | None:
     if path is None:
         return None
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - the path is a text from the URL
-            return file.read(65_536)
+        return _content(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DatabaseRefusedError(

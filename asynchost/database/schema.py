@@ -3,7 +3,7 @@
 
 ``compute_nodes`` stands here exactly as it was published: no key but ``id``, no default.
 ``asynchost_fence`` is the companion table that says which agent may write which row, so that
-nobody else's table is altered. Both work on MariaDB 10.11 and MySQL 8.
+nobody else's table is altered. Both work on MariaDB from 10.11 on and on MySQL 9.7.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -23,6 +23,7 @@ from pymysql.constants import CLIENT
 from asynchost.database.classify import Kind, StatementError, code_of, kind_of, reason_of
 from asynchost.database.login import NO_KEY, LoginConnection, read_key
 from asynchost.database.refusal import refusal
+from asynchost.database.schema import quoted
 from asynchost.database.tls import remedy
 from asynchost.database.url import DatabaseUrl, Endpoint
 from asynchost.errors import DatabaseRefusedError
@@ -40,6 +41,8 @@ _EVERYWHERE: dict[str, int | str] = {
     # Set, not added to: backslashes must escape, double quotes must quote strings.
     "sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
     "time_zone": "'+00:00'",
+    # The server's init_connect may have stopped the session's clock, which dates signs of life.
+    "timestamp": "DEFAULT",
     # The driver would fetch each note and raise it as a Python warning.
     "sql_notes": 0,
     # The waits for a row and for a table. MySQL does not notice that a client has gone while its
@@ -183,6 +186,8 @@ class Session:
         )
         # The server's init_connect may have begun a transaction.
         await self.write("ROLLBACK")
+        # ... or have chosen another database.
+        await self.write(f"USE {quoted(self._url.database)}")
         await self.write("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
         # Not SELECT @@…: a variable that the server does not know would be an error.
         names = ", ".join(f"'{name}'" for name in (*_ASKED, *_WHERE_KNOWN))

@@ -5,6 +5,7 @@ from a systemd credential or from the environment only. No error text here repea
 a file's content.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +91,9 @@ def database_credentials(
             raise
         raise InvalidSettingError(source, error.value, error.expected) from None
     found, giver = _password(password_file, environment, of_files)
-    file = found if isinstance(found, PasswordFile) else None
+    # What can be read once only, as the pipe of `<(command)` in a shell, is not read again.
+    again = isinstance(found, PasswordFile) and os.path.isfile(found.path)  # noqa: PTH113 - a text
+    file = found if isinstance(found, PasswordFile) and again else None
     password = found() if isinstance(found, PasswordFile) else found
     if password is not None and parsed.password is not None:
         raise ConfigurationError(

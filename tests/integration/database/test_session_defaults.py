@@ -56,6 +56,8 @@ WORST = [
     Default("init_connect", "'SET autocommit = 0'"),
     Default("init_connect", "'START TRANSACTION READ ONLY'"),
     Default("init_connect", "'SET NAMES latin1'"),
+    Default("init_connect", "'SET timestamp = 1'"),
+    Default("init_connect", "'USE information_schema'"),
     Default("wait_timeout", "1"),
     Default("tx_isolation", "'SERIALIZABLE'", "mariadb"),
     Default("tx_read_only", "1", "mariadb"),
@@ -144,6 +146,8 @@ async def assert_right(database: Database, cursor: DictCursor) -> None:
             cursor.execute("UPDATE compute_nodes SET vcpus_used = 99 ORDER BY id LIMIT 1")
             await eventually_equal(seen, [7, 7, 7])
             assert seen("term", "asynchost_fence") == [1, 1, 1]
+            signs = seen("seen_at > UTC_TIMESTAMP() - INTERVAL 1 HOUR", "asynchost_fence")
+            assert signs == [1, 1, 1]
     assert seen() == [7, 7, 7]
     assert seen("state", "asynchost_fence") == ["stopped"] * 3
     told = [log for log in logs if log["log_level"] != "info"]

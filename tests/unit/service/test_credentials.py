@@ -1,5 +1,6 @@
 """Where the password comes from, and that no error ever shows it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,18 @@ def test_a_password_file_is_read_without_its_line_end(tmp_path: Path, content: s
     found = database_credentials(URL, str(path), {"ASYNCHOST_DATABASE_PASSWORD": "another"})
     assert found.password == SECRET
     assert SECRET not in repr(found)
+
+
+def test_a_password_from_a_pipe_is_read_once() -> None:
+    """A pipe, as a shell makes it of `<(command)`, is empty after its first reading."""
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, SECRET.encode())
+        os.close(writing)
+        found = database_credentials(URL, f"/dev/fd/{reading}", {})
+    finally:
+        os.close(reading)
+    assert found.secret == SECRET
 
 
 def test_a_password_keeps_its_spaces(tmp_path: Path) -> None:
