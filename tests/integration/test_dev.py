@@ -29,8 +29,9 @@ def checkout() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="checkout-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        (folder / ".ci").mkdir()
-        for file in ("dev", "pyproject.toml", ".ci/constraints.txt", ".ci/roots.sh"):
+        sourced = (".ci/roots.sh", "contrib/debian/build.sh")
+        for file in ("dev", "pyproject.toml", ".ci/constraints.txt", *sourced):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / file, folder / file)
         yield folder
 
