@@ -29,7 +29,7 @@ class EventKind(StrEnum):
     PMSUSPENDED = "pmsuspended"
     CRASHED = "crashed"
     CHANGED = "changed"
-    """A read found the domain otherwise than before, and no lifecycle event told of it."""
+    """A read found another record than the last one, and no lifecycle event announced it."""
     OTHER = "other"
     """A lifecycle event that this version does not know; its number is in ``raw_kind``."""
 

@@ -1,4 +1,4 @@
-"""Several coroutines that live and fail together."""
+"""Several coroutines that live, fail and end together."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -24,3 +24,19 @@ async def together(*coroutines: Coroutine[None, None, None]) -> None:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         raise
+
+
+async def first_end(*coroutines: Coroutine[None, None, None]) -> None:
+    """Run them side by side until the first one returns or raises; raise what it raised.
+
+    The others are cancelled and have ended by then. Cancelling is safe: it ends all of them.
+    """
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -7,10 +7,10 @@ service are not, and no module outside imports aiomysql.
 Three layers, each importing only those above it. Pure: ``url``, ``classify``, ``schema``,
 ``refusal``, ``settings``, ``status``, ``rows``, ``columns``, ``statements``, ``identity``,
 ``acknowledged``, ``foreign_edits``, ``records``, ``vigil``, ``attachment``, ``pending``, ``plan``,
-``rounds``; and ``tls``, which reads certificates. Acting through one session: ``session``,
-``endpoints``, ``layout``, ``inspection``, ``finding``, ``claim``, ``claims``, ``lane``,
-``dry_lane``, ``checkup``. Deciding when: ``alarm``, ``outage``, ``worker``, ``writer``.
-``private_server`` stands beside them.
+``rounds``; and ``tls``, which reads certificates. Acting through one session: ``driver``,
+``login``, ``session``, ``endpoints``, ``layout``, ``inspection``, ``finding``, ``claim``,
+``claims``, ``lane``, ``dry_lane``, ``checkup``. Deciding when: ``alarm``,
+``outage``, ``worker``, ``writer``. ``private_server`` stands beside them.
 """
 
 from asynchost.database.attachment import Attachment

@@ -597,7 +597,7 @@ class Attachment:
     # -- another agent's ----------------------------------------------------------------------
 
     def fence(self, record: Record) -> FencedError:
-        """Another agent owns the row: stop, or stand by until that one is gone."""
+        """Another agent owns the row: stop, or stand by until that agent is gone."""
         error = FencedError(record.key.node, record.owner, record.term)
         self.history.owner = record.owner
         if self._surroundings.settings.when_fenced == WhenFenced.WAIT:

@@ -39,7 +39,7 @@ many locks, at whatever time they are taken, one is waited for."""
 _ISOLATING_SECONDS = 0.5
 """Bounds how long all others wait while the rows are looked for that make statements fail."""
 _DEADLOCK = 1213
-"""Nobody waited for it, and the other one may go on."""
+"""A deadlock: the server rolled this statement back at once, so no row has to be looked for."""
 _NEVER_NULL = frozenset({"hypervisor_hostname"})
 """The columns that keep their last value where a value does not fit, though NULL would."""
 _PREPARING_SECONDS = 0.002

@@ -4,18 +4,18 @@ May live here: what is sent of an account, and to whom. Must not: what is sent a
 
 Nothing of a password leaves in plain text but through TLS or a unix socket. MySQL's own plugins
 would otherwise take it encrypted with the server's public key; that key comes from a file, or, only
-where the user asked for it, from whoever answers.
+where the user asked for it, from the server that answers.
 """
 
 import os
 import stat
 from typing import Any
 
-import aiomysql
 import pymysql
 from pymysql import _auth
 from pymysql.constants import CLIENT
 
+from asynchost.database.driver import aiomysql
 from asynchost.errors import DatabaseRefusedError
 
 NO_TLS, NO_PLUGIN, NO_KEY = 2026, 2059, 2061

@@ -16,11 +16,11 @@ from ssl import SSLError
 from types import TracebackType
 from typing import Any, Self
 
-import aiomysql
 import pymysql
 from pymysql.constants import CLIENT
 
 from asynchost.database.classify import Kind, StatementError, code_of, kind_of, reason_of
+from asynchost.database.driver import aiomysql
 from asynchost.database.login import NO_KEY, LoginConnection, read_key
 from asynchost.database.refusal import refusal
 from asynchost.database.schema import quoted

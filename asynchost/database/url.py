@@ -66,7 +66,7 @@ class DatabaseUrl:
     server_public_key: str | None = None
     """A path: the key that a password is encrypted with where there is no TLS."""
     fetches_public_key: bool = False
-    """Whether to ask the server for that key, and to believe whoever answers."""
+    """Whether to ask the server for its public key, and to believe any server that answers."""
     password: str | None = field(default=None, repr=False)
 
     @classmethod

@@ -50,7 +50,7 @@ _LONGEST_TURN_SECONDS = 1.0
 _TENDED_AT_ONCE = 200
 """Bounds how long a write waits for signs of life and reading back."""
 _LOOKS_PER_RENEWAL = 12
-"""How soon a standby takes over what was let go of: within five seconds, by default."""
+"""A standby sees within five seconds, by default, that the owner marked its row `stopped`."""
 _RESOURCES_SECONDS = 10.0
 """A full disk does not empty itself sooner."""
 _SIGN_RETRY_SECONDS = 1.0
@@ -86,9 +86,9 @@ class Worker:
         self._waiting: list[tuple[asyncio.Future[None], list[Attachment]]] = []
         """Asked for before it, each with the hosts that were dirty then and are not written yet."""
         self._leaving: dict[Attachment, None] = {}
-        """Detached hosts whose guards do not say yet that they are let go of."""
+        """Detached hosts whose guard rows do not say `stopped` yet."""
         self._leave_at = _NEVER
-        """The loop's time at which to stop writing and to let go of what is left."""
+        """The loop's time at which writing ends and the remaining guards are marked `stopped`."""
         self._renewals: Rounds[Attachment] = Rounds(
             settings.renewal_interval_seconds, _TENDED_AT_ONCE
         )
@@ -171,7 +171,7 @@ class Worker:
         self._let_go_of(attachment)
 
     def _let_go_of(self, attachment: Attachment) -> None:
-        """Have the guard of a detached host say that its row is let go of."""
+        """Have the guard row of a detached host say `stopped`."""
         if attachment.row is not None and not self.closing:
             self._leaving[attachment] = None
             self._alarm.ring(self._late_signs.add(attachment, asyncio.get_running_loop().time()))
@@ -192,7 +192,7 @@ class Worker:
         self._waiting.clear()
 
     def stop(self) -> None:
-        """Make :meth:`run` write what is dirty, let go of all rows, and end."""
+        """Make :meth:`run` write what is dirty, mark all guard rows `stopped`, and end."""
         if not self.closing:
             deadline = self._settings.shutdown_deadline_seconds
             writing = max(deadline / 2, deadline - _LEAVING_SECONDS)
@@ -427,8 +427,9 @@ class Worker:
         return lane
 
     async def _take_leave(self, lane: Lane) -> None:
-        """Write what is dirty, and let go of each row as soon as it is written; of what cannot be
-        written, as of a locked row, shortly before the deadline."""
+        """Write what is dirty, and mark the guard of each row `stopped` as soon as the row is
+        written. A row that cannot be written, a locked one for example, is marked shortly before
+        the deadline."""
         loop = asyncio.get_running_loop()
         self._begin_flushes()
         await self._turn(lane, self.attachments)

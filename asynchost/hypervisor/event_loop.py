@@ -48,7 +48,7 @@ class LibvirtEventLoop:
         self._timers: dict[int, Timer] = {}
         self._servers: dict[asyncio.AbstractEventLoop, LoopServer] = {}
         self._unfreed: list[Handle | Timer] = []
-        """What libvirt has removed, and no thread could be started to free."""
+        """Objects that libvirt has released and that no thread could be started to free."""
         self._calling_for = _CallingFor()
         self._is_registered: bool | None = None
 

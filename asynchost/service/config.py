@@ -183,7 +183,7 @@ def from_environment(environment: Mapping[str, str]) -> Texts:
 
 
 def _written(source: str, setting: Setting) -> str:
-    """What the setting is called in the command line or in the environment."""
+    """The setting's name on the command line or in the environment."""
     return setting.option if source == COMMAND_LINE else setting.variable
 
 

@@ -24,6 +24,8 @@ from typing import Any, Final, NamedTuple, Self
 
 import structlog
 
+from asynchost.together import first_end
+
 FOLDER_VARIABLE: Final = "RUNTIME_DIRECTORY"
 """What systemd sets for a unit with ``RuntimeDirectory=asynchost``."""
 _SHARED_FOLDER: Final = Path("/run/asynchost")
@@ -184,15 +186,7 @@ async def _send_on(
                 writer.write(_line(line))
                 await writer.drain()
 
-    tasks = [asyncio.create_task(send()), asyncio.create_task(_until_it_leaves(reader))]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await first_end(send(), _until_it_leaves(reader))
 
 
 async def _until_it_leaves(reader: asyncio.StreamReader) -> None:

@@ -54,7 +54,7 @@ class PasswordFile:
     source: str
     path: str
     hint: str = ""
-    """What to add where the password is refused."""
+    """Text that is added to the error where the server refuses the password."""
 
     def __call__(self) -> str:
         """The password as the file holds it now.

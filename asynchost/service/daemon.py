@@ -41,6 +41,7 @@ from asynchost.service.stopping import Stop
 from asynchost.service.streams import OutputError, outlet_of
 from asynchost.service.supervision import beat, summary, tell
 from asynchost.service.systemd import Manager
+from asynchost.together import first_end
 
 _log = structlog.get_logger("asynchost.service")
 
@@ -106,7 +107,7 @@ async def run(
             ControlSocket(answers.to_owner, os.environ, answer_group=answers.to_group)
         )
         _log.info("running", version=__version__, hosts=len(hosts.watched))
-        await _first_end(
+        await first_end(
             _until_nothing_is_written(writer, hosts.attachments),
             hosts.keep(),
             *(() if beside is None else (beside([one.monitor for one in hosts.watched]),)),
@@ -170,19 +171,6 @@ async def _for_ever(coroutine: Coroutine[Any, Any, None]) -> None:
     """Run it, and go on waiting once it has returned."""
     await coroutine
     await asyncio.Event().wait()
-
-
-async def _first_end(*coroutines: Coroutine[Any, Any, None]) -> None:
-    """Run all until one returns or raises, and raise what it raised; end the others."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _read_back_interval_seconds(config: RunConfig) -> float:

@@ -452,7 +452,7 @@ _ALL: Final = (
     Setting(
         name="when-fenced",
         metavar="exit|wait",
-        help="When another agent has claimed a row: give it up, or stand by until that one is "
+        help="When another agent has claimed a row: give it up, or stand by until that agent is "
         "gone.",
         default=f'"{WhenFenced.EXIT}"',
         example='"wait"',

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -132,7 +133,7 @@ async def test_a_member_of_the_daemons_group_may_ask_for_the_status_alone(
             assert "own user and root" in asking.err[-1]
             assert (await daemon.stops(signal.SIGTERM))[0] == 0
     finally:
-        os.rmdir(folder)  # noqa: PTH106 - not for async code
+        shutil.rmtree(folder)
 
 
 _AS_ANOTHER = """
