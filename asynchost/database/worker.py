@@ -437,8 +437,8 @@ class Worker:
         while left:
             self._release_flushes()
             is_late = loop.time() >= self._leave_at
-            done = [a for a in left if is_late or not self._is_unwritten(a)]
-            kept = await lane.renew(done, stopped=True) if done else []
+            done = {a: None for a in left if is_late or not self._is_unwritten(a)}
+            kept = set(await lane.renew(done, stopped=True)) if done else set()
             left = {a: None for a in left if a in kept or a not in done}
             if is_late:
                 break
